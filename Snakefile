@@ -1,0 +1,53 @@
+# The index of the workflow: what is included, in data-flow order, and what can be asked for. `snakemake -c all` makes `all`.
+from snakemake.utils import min_version
+
+min_version("9.12")
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/plan.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/select.smk"
+
+
+COLLECTED = RECORDS
+
+
+include: "workflow/rules/tables.smk"
+
+
+localrules:
+    all,
+    data,
+    training,
+    scores,
+    tables,
+
+
+rule all:
+    default_target: True
+    input:
+        TABLES,
+
+
+rule data:
+    input:
+        PREPARED,
+
+
+rule training:
+    input:
+        TRAINED,
+
+
+rule scores:
+    input:
+        SCORED,
+
+
+rule tables:
+    input:
+        TABLES,

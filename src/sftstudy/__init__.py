@@ -1,0 +1,1 @@
+"""A reproducible pipeline for supervised fine-tuning studies of small language models."""

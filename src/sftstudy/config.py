@@ -1,0 +1,351 @@
+"""Typed models of `config/`: registries and studies. The only place with defaults; unknown keys are errors.
+
+A registry maps names to definitions. Every class here is frozen and forbids unknown keys. Paths in a registry are relative to the
+folder of the file that holds them; `registry` reads the files.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+"""Names that users invent: they become folder names and Snakemake wildcards."""
+
+NO_NAME = "none"
+"""Stands for data and recipe of an untouched base model; no registry entry may have this name."""
+
+
+class Strict(BaseModel):
+    """Base of every config class: immutable, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# --- where bytes come from -------------------------------------------------------------------------------------------
+
+
+class WorldFile(Strict):
+    """A file of a generated world (`worlds.yaml`)."""
+
+    world: str
+    file: str
+
+
+class LocalFile(Strict):
+    """A file on disk: .jsonl, .json, .parquet or .arrow, `.gz` allowed for the first two."""
+
+    path: str
+
+
+class PackageFile(Strict):
+    """A data file inside an installed Python package, named by the package's import name."""
+
+    package: str
+    file: str
+
+
+class HubSplit(Strict):
+    """One split of a data set on the Hugging Face hub, at a fixed revision."""
+
+    hub: str
+    split: str
+    revision: str = "main"
+    config: str | None = None
+
+
+def _location_tag(value: Any) -> str:
+    if isinstance(value, BaseModel):
+        return {"WorldFile": "world", "LocalFile": "path", "PackageFile": "package", "HubSplit": "hub"}[type(value).__name__]
+    return next((key for key in ("world", "path", "package", "hub") if isinstance(value, dict) and key in value), "path")
+
+
+Location = Annotated[
+    Annotated[WorldFile, Tag("world")]
+    | Annotated[LocalFile, Tag("path")]
+    | Annotated[PackageFile, Tag("package")]
+    | Annotated[HubSplit, Tag("hub")],
+    Discriminator(_location_tag),
+]
+
+
+# --- worlds.yaml, models.yaml ----------------------------------------------------------------------------------------
+
+
+class World(Strict):
+    """A generated offline world: corpus, training phases and exams. `sizes` are the keyword arguments of `write_world`."""
+
+    seed: int
+    sizes: dict[str, int]
+
+
+class HubModel(Strict):
+    """Weights and tokenizer from the Hugging Face hub, at a fixed revision."""
+
+    source: Literal["hub"]
+    id: str
+    revision: str
+    chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+
+
+class FolderModel(Strict):
+    """Weights and tokenizer from a local folder in Hugging Face layout."""
+
+    source: Literal["folder"]
+    path: str
+    chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+
+
+class GgufModel(Strict):
+    """A GGUF file that an installed Python package ships; it is dequantised once."""
+
+    source: Literal["gguf"]
+    package: str
+    file: str
+    chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+
+
+class PretrainingStage(Strict):
+    """One stretch of pretraining on one file of the world, in fixed steps so that the base is reproducible."""
+
+    file: str
+    num_steps: int = Field(gt=0)
+    tokens_per_step: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    decay: bool = Field(False, description="linear decay of the learning rate to zero over the stretch")
+
+
+class ScratchModel(Strict):
+    """A tiny model whose tokenizer and weights are trained inside the workflow on a world's corpus."""
+
+    source: Literal["scratch"]
+    world: str
+    seed: int
+    architecture: dict[str, Any] = Field(description="keyword arguments of `transformers.LlamaConfig`")
+    pretraining: list[PretrainingStage] = Field(min_length=1)
+    chat_template: Literal["tokenizer"] = "tokenizer"
+
+
+Model = Annotated[HubModel | FolderModel | GgufModel | ScratchModel, Field(discriminator="source")]
+
+
+# --- data.yaml -------------------------------------------------------------------------------------------------------
+
+Format = Literal["messages", "prompt-response", "instruction-input-output", "sharegpt"]
+
+
+class Source(Strict):
+    """Rows of one training source, in one of the known formats."""
+
+    location: Location = Field(alias="from", description="where the rows are: `path`, `hub`, `world` or `package`")
+    format: Format = "messages"
+    columns: dict[str, str] = Field({}, description="format's field name -> column name, where they differ")
+    weight: float = Field(1.0, gt=0, le=1, description="share of the rows that is kept, chosen by a hash of the row")
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Phase(Strict):
+    """A slice of the data with a purpose, such as knowledge or skills."""
+
+    sources: list[Source] = Field(min_length=1)
+    num_samples: int = Field(gt=0, description="rows after cleaning; preparation fails with the right number when it differs")
+
+
+class Data(Strict):
+    """A training set as ordered phases."""
+
+    phases: dict[str, Phase] = Field(min_length=1)
+    max_length: int = Field(4096, gt=0, description="longest chat in tokens")
+    over_length: Literal["drop", "fail"] = Field("fail", description="what happens to longer chats; dropped ones are counted")
+    empty_replies: Literal["drop", "fail"] = Field("fail", description="what happens to chats with an empty assistant turn")
+
+
+# --- recipes.yaml ----------------------------------------------------------------------------------------------------
+
+
+class Training(Strict):
+    """Hyper-parameters of one training stage. Optimizer defaults are those of the paper's training code (config/README.md)."""
+
+    effective_batch_size: int = Field(gt=0, description="samples per optimizer step over all devices and accumulation")
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int | None = Field(None, ge=0)
+    warmup_ratio: float | None = Field(None, ge=0, lt=1)
+    epochs: float | None = Field(None, gt=0, description="budget as passes over the mixture; or `budget_samples`")
+    budget_samples: int | None = Field(None, gt=0, description="budget in samples; or `epochs`")
+    num_checkpoints: int | None = Field(None, gt=0, description="checkpoints at equal parts of the budget; or `save_every`")
+    save_every: int | None = Field(None, gt=0, description="a checkpoint whenever this many further samples were seen")
+    replay: float = Field(0.0, ge=0, le=1, description="share of every earlier phase mixed into a phased stage")
+    beta1: float = 0.9
+    beta2: float = 0.95
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="compute precision; master weights are always fp32")
+    max_tokens_per_microbatch: int = Field(4096, gt=0, description="padded tokens in one forward pass")
+
+    @model_validator(mode="after")
+    def _exclusive(self) -> Training:
+        if self.warmup_steps is not None and self.warmup_ratio is not None:
+            raise ValueError("give warmup_steps or warmup_ratio, not both")
+        if (self.epochs is None) == (self.budget_samples is None):
+            raise ValueError("give either epochs or budget_samples")
+        if (self.num_checkpoints is None) == (self.save_every is None):
+            raise ValueError("give either num_checkpoints or save_every")
+        return self
+
+
+class Selection(Strict):
+    """How a phased stage's checkpoint is chosen for the next stage."""
+
+    benchmark: str
+    rule: Literal["best", "last"] = "best"
+
+
+class Recipe(Strict):
+    """Strategy, training and selection under a name. `stages` overrides training by phase, in a phased recipe."""
+
+    strategy: Literal["stacked", "phased"]
+    training: Training
+    stages: dict[str, dict[str, Any]] = Field({}, description="phase -> training keys that differ in its stage")
+    select: dict[str, Selection] = Field({}, description="phase -> how its checkpoint is chosen; every phase but the last")
+
+
+class Sweep(Strict):
+    """A grid around one recipe. A cell that equals the base keeps the base's name, so that it is trained once."""
+
+    base: str
+    vary: dict[str, list[Any]] = Field(min_length=1)
+    name: str = Field(description="template such as `{base}-bs{effective_batch_size}-lr{learning_rate}`")
+
+
+# --- benchmarks.yaml -------------------------------------------------------------------------------------------------
+
+
+class HarnessBenchmark(Strict):
+    """One benchmark scored through lm-eval."""
+
+    tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
+    metric: str = Field(description="lm-eval's metric name, such as `acc` or `exact_match`")
+    uses: list[Location] = Field(min_length=1, description="the items scored; no training source may be one of them")
+    filter: str = Field("none", description="lm-eval's filter name")
+    num_fewshot: int | None = Field(None, ge=0, description="shots; the task's own number if absent")
+    chat_template: bool = Field(False, description="wrap prompts in the model's chat template, few-shot as turns")
+    average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks")
+    chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
+    items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
+
+
+class HarnessSuite(Strict):
+    """Benchmarks scored by one job per block of checkpoints."""
+
+    kind: Literal["harness"]
+    benchmarks: dict[str, HarnessBenchmark] = Field(min_length=1)
+    include_path: str | None = Field(None, description="folder of your own lm-eval task files")
+    stock_tasks: bool = Field(True, description="index lm-eval's own tasks too; costs seconds")
+    mirror: str | None = Field(None, description="folder mirror of hub data sets, for stock tasks offline")
+    checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
+    batch_size: int = Field(32, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class Judge(Strict):
+    """Who grades MT-Bench answers, over the OpenAI chat protocol. `server: rule` is our local rule-based stand-in."""
+
+    model: str = Field(description="the name that tables print")
+    server: Literal["rule"] | None = Field(None, description="start our local server in the job; or give `base_url`")
+    base_url: str | None = None
+    api_key_env: str | None = Field(None, description="environment variable that holds the key")
+    max_tokens: int = 2048
+    concurrency: int = Field(8, gt=0)
+    num_retries: int = Field(3, ge=0)
+    max_failure_share: float = Field(0.05, ge=0, le=1, description="above it the score stays empty")
+
+    @model_validator(mode="after")
+    def _one_endpoint(self) -> Judge:
+        if (self.server is None) == (self.base_url is None):
+            raise ValueError("give either server or base_url")
+        return self
+
+
+class MtBenchSuite(Strict):
+    """An MT-Bench-format question set; its one benchmark has the suite's name."""
+
+    kind: Literal["mt-bench"]
+    questions: Location
+    references: Location | None = None
+    prompts: Location
+    judge: Judge
+    question_ids: list[int] | None = Field(None, description="a fixed subset; all if absent")
+    max_new_tokens: int = Field(1024, gt=0)
+    checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
+    batch_size: int = Field(32, gt=0)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+Suite = Annotated[HarnessSuite | MtBenchSuite, Field(discriminator="kind")]
+
+
+# --- studies/*.yaml --------------------------------------------------------------------------------------------------
+
+
+class Grid(Strict):
+    """Runs as the product of four axes. A recipe may be a sweep's name, which stands for all of its cells."""
+
+    model: list[str] = Field(min_length=1)
+    data: list[str] = Field(min_length=1)
+    recipe: list[str] = Field(min_length=1)
+    seed: list[int] = Field(min_length=1)
+
+
+class ArmsTable(Strict):
+    """The layout of the paper's Tables 10-13: per benchmark the base, a score per arm, samples to peak per arm."""
+
+    kind: Literal["arms"]
+    caption: str
+    arms: dict[str, str] = Field(min_length=2, description="column label -> recipe")
+
+
+class GridTable(Strict):
+    """One block per benchmark: scores of a sweep by two of its factors."""
+
+    kind: Literal["grid"]
+    caption: str
+    sweep: str
+    rows: str
+    columns: str
+
+
+Table = Annotated[ArmsTable | GridTable, Field(discriminator="kind")]
+
+
+class DynamicsFigure(Strict):
+    """Loss and gradient norm over samples seen, a line per run."""
+
+    kind: Literal["dynamics"]
+    caption: str
+    recipes: dict[str, str] = Field(min_length=1, description="legend label -> recipe; a sweep's name adds its cells")
+
+
+class ScoresFigure(Strict):
+    """Scores over samples seen, a line per arm, a panel per benchmark."""
+
+    kind: Literal["scores"]
+    caption: str
+    arms: dict[str, str] = Field(min_length=1, description="legend label -> recipe")
+
+
+Figure = Annotated[DynamicsFigure | ScoresFigure, Field(discriminator="kind")]
+
+
+class Study(Strict):
+    """A question, its runs, and the tables and figures that answer it. All of its tables are made per model and data."""
+
+    question: str
+    runs: list[Grid] = Field(min_length=1)
+    benchmarks: list[str] = Field(min_length=1)
+    tables: dict[str, Table] = {}
+    figures: dict[str, Figure] = {}

@@ -1,0 +1,86 @@
+"""Where every file lies. The only module that builds a path; rules and programs share it.
+
+`results/` holds small records that are kept, `scratch/` what may be deleted. Both are relative to the working directory unless a
+`Layout` says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+BASE_STAGE = "00-base"
+BASE_CKPT = "ckpt00"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The two roots, and every path below them. Names are registry names, so a folder listing is a query."""
+
+    results: Path = Path("results")
+    scratch: Path = Path("scratch")
+
+    # worlds and models
+
+    def world_record(self, world: str) -> Path:
+        """Record of a generated world; its `spec.yaml` lies beside it."""
+        return self.results / "worlds" / world / "world.json"
+
+    def world_folder(self, world: str) -> Path:
+        """The generated files."""
+        return self.scratch / "worlds" / world
+
+    def model_record(self, model: str) -> Path:
+        """Record of a base model; its `spec.yaml` lies beside it."""
+        return self.results / "models" / model / "model.json"
+
+    def model_folder(self, model: str) -> Path:
+        """The base model in Hugging Face layout."""
+        return self.scratch / "models" / model
+
+    # data
+
+    def phase_record(self, model: str, data: str, phase: str) -> Path:
+        """Record of a prepared phase; its `spec.yaml` lies beside it."""
+        return self.results / "data" / model / data / phase / "phase.json"
+
+    def phase_rows(self, model: str, data: str, phase: str) -> Path:
+        """The tokenised rows, an Arrow file."""
+        return self.scratch / "data" / model / data / phase / "rows.arrow"
+
+    # runs
+
+    def run(self, model: str, data: str, recipe: str, seed: int) -> Path:
+        """Folder of a run, relative to either root."""
+        return Path("runs") / model / data / recipe / f"seed{seed}"
+
+    def stage_results(self, model: str, data: str, recipe: str, seed: int, stage: str) -> Path:
+        """A stage's records: spec.yaml, data.json, training.json, metrics.jsonl, selection.json, scores/."""
+        return self.results / self.run(model, data, recipe, seed) / stage
+
+    def stage_scratch(self, model: str, data: str, recipe: str, seed: int, stage: str) -> Path:
+        """A stage's checkpoints (`ckpt01/`, ...), resume state and attempt logs."""
+        return self.scratch / self.run(model, data, recipe, seed) / stage
+
+    # benchmarks and studies
+
+    def suite_spec(self, suite: str) -> Path:
+        """Spec of a suite of benchmarks."""
+        return self.results / "suites" / suite / "spec.yaml"
+
+    def study_folder(self, study: str) -> Path:
+        """A study's `spec.yaml`, tables/, figures/ and summary.txt."""
+        return self.results / "studies" / study
+
+    def scores_csv(self) -> Path:
+        """The tidy table of all scores."""
+        return self.results / "scores.csv"
+
+    def missing_csv(self) -> Path:
+        """Records that a table wanted and did not find, or found stale."""
+        return self.results / "missing.csv"
+
+
+def score_stem(stage_results: Path, suite: str, part: str) -> Path:
+    """Stem of a score record: `.json` is the record, `.parquet` the items, `.answers.jsonl` and `.judgments.jsonl` MT-Bench's files."""
+    return stage_results / "scores" / suite / part

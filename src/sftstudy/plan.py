@@ -1,0 +1,310 @@
+"""From runs to stages, checkpoints and specs: the whole static DAG as plain values, known before anything runs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+
+from sftstudy import config, spec
+from sftstudy.config import NO_NAME, Recipe, Training
+from sftstudy.errors import StudyError
+from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
+from sftstudy.registry import Registry, known, load, stage_training
+from sftstudy.semantics import PINNED_MAJORS
+from sftstudy.study import Run, check_no_leak, files_of, runs_of
+
+
+def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
+    """Steps of a stage and the places of its checkpoints, from the rows of its mixture.
+
+    The budget is `epochs` x rows, or `budget_samples`; a remainder smaller than a batch is dropped: steps = floor(budget / batch).
+    A checkpoint is saved at the first step that reaches its threshold: i/N of what all steps see, or i x `save_every`
+    and the end.
+    Raises StudyError if the batch exceeds the rows, or if there are more checkpoints than steps.
+    """
+    batch = training.effective_batch_size
+    if batch > num_samples:
+        raise StudyError(f"effective_batch_size {batch} exceeds the {num_samples} samples of the mixture; choose a smaller batch")
+    # the epsilon keeps e.g. 0.1 epochs x 30 rows at 3 samples
+    budget = training.budget_samples or math.floor(num_samples * (training.epochs or 0) + 1e-6)
+    num_steps = budget // batch
+    if training.num_checkpoints:
+        steps = [math.ceil(i * num_steps / training.num_checkpoints) for i in range(1, training.num_checkpoints + 1)]
+    else:
+        every = training.save_every or budget
+        steps = [math.ceil(i * every / batch) for i in range(1, num_steps * batch // every + 1)]
+        steps = sorted({*steps, num_steps})
+    if num_steps == 0 or len(set(steps)) < len(steps) or steps[0] == 0:
+        raise StudyError(f"{num_steps} steps are too few for its checkpoints; raise the budget, or ask for fewer checkpoints")
+    width = max(2, len(str(len(steps))))
+    saves = [spec.Place(ckpt=f"ckpt{i:0{width}d}", step=step, num_samples=step * batch) for i, step in enumerate(steps, start=1)]
+    return num_steps, saves
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """The active studies over a registry. Every spec of every job can be asked for; nothing is read from disk but config."""
+
+    registry: Registry
+    studies: list[str]
+    layout: Layout = field(default_factory=Layout)
+
+    @classmethod
+    def from_config(cls, folder: Path, *, overlay: Path | None = None, studies: list[str] | None = None) -> Plan:
+        """Plan of the studies that config names active, or of `studies`. Raises StudyError for whatever the user got wrong."""
+        registry, active = load(folder, overlay=overlay)
+        for name in studies or []:
+            known(name, registry.studies, what="study", where="--config studies")
+        plan = cls(registry, studies or active)
+        for stage in plan.stages.values():
+            plan.suites_of(stage)
+        for name in plan.studies:
+            plan.study_spec(name)
+        return plan
+
+    # --- runs and stages
+
+    @cached_property
+    def runs(self) -> dict[str, list[Run]]:
+        """Study -> its runs."""
+        return {name: runs_of(name, self.registry) for name in self.studies}
+
+    @cached_property
+    def stages(self) -> dict[Path, spec.StageSpec]:
+        """Stage folder under results -> spec, for all stages of all active studies, base models first, each once."""
+        found: dict[Path, spec.StageSpec] = {}
+        for runs in self.runs.values():
+            for run in runs:
+                for stage in [self._base(run.model), *self._stages(run)]:
+                    found.setdefault(self.folder(stage), stage)
+        return found
+
+    def folder(self, stage: spec.StageSpec) -> Path:
+        """Where a stage's records lie."""
+        return self.layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+
+    def _base(self, model: str) -> spec.StageSpec:
+        return spec.StageSpec(
+            model=model,
+            data=NO_NAME,
+            recipe=NO_NAME,
+            seed=0,
+            stage=BASE_STAGE,
+            model_hash=spec.spec_hash(self.model_spec(model)),
+            checkpoints=[spec.Place(ckpt=BASE_CKPT, step=0, num_samples=0)],
+        )
+
+    def _stages(self, run: Run) -> list[spec.StageSpec]:
+        recipe, phases = self.registry.recipes[run.recipe], list(self.registry.data[run.data].phases)
+        where = f"recipes.yaml: {run.recipe}"
+        for phase in [*recipe.stages, *recipe.select]:
+            known(phase, phases, what=f"phase of data {run.data!r}", where=where)
+        if recipe.strategy == "stacked":
+            return [self._stage(run, "01-stacked", [(phase, 1.0) for phase in phases], recipe.training, parent=None)]
+        stages: list[spec.StageSpec] = []
+        for number, phase in enumerate(phases):
+            training = stage_training(recipe, phase, where=where)
+            shares = [(phase, 1.0)] + [(earlier, training.replay) for earlier in phases[:number] if training.replay]
+            parent = self._parent(stages[-1], recipe, phases[number - 1]) if stages else None
+            stages.append(self._stage(run, f"{number + 1:02d}-{phase}", shares, training, parent=parent))
+        return stages
+
+    def _stage(
+        self, run: Run, stage: str, shares: list[tuple[str, float]], training: Training, *, parent: spec.Parent | None
+    ) -> spec.StageSpec:
+        definition = self.registry.data[run.data]
+        mixture = [
+            spec.MixPart(
+                phase=phase,
+                spec_hash=spec.spec_hash(self.phase_spec(run.model, run.data, phase)),
+                num_samples=round(share * definition.phases[phase].num_samples),
+                available=definition.phases[phase].num_samples,
+            )
+            for phase, share in shares
+        ]
+        try:
+            num_steps, checkpoints = places(training, sum(part.num_samples for part in mixture))
+        except StudyError as error:
+            raise StudyError(f"recipes.yaml: {run.recipe}: with data {run.data!r}, stage {stage}: {error}") from None
+        return spec.StageSpec(
+            model=run.model,
+            data=run.data,
+            recipe=run.recipe,
+            seed=run.seed,
+            stage=stage,
+            model_hash=spec.spec_hash(self.model_spec(run.model)),
+            mixture=mixture,
+            parent=parent,
+            training=training,
+            num_steps=num_steps,
+            checkpoints=checkpoints,
+        )
+
+    def _parent(self, stage: spec.StageSpec, recipe: Recipe, phase: str) -> spec.Parent:
+        where = f"recipes.yaml: {stage.recipe}: select.{phase}"
+        if phase not in recipe.select:
+            raise StudyError(
+                f"{where}: missing; say how this phase's checkpoint is chosen, such as {{benchmark: mmlu, rule: best}}"
+            )
+        selection = recipe.select[phase]
+        suite = self.registry.benchmarks[known(selection.benchmark, self.registry.benchmarks, what="benchmark", where=where)]
+        stage_hash = spec.spec_hash(stage)
+        return spec.Parent(
+            stage=stage.stage,
+            spec_hash=stage_hash,
+            selection=selection,
+            selection_hash=spec.selection_hash(stage_hash, spec.spec_hash(self.suite_spec(suite)), selection),
+        )
+
+    @cached_property
+    def children(self) -> dict[Path, spec.StageSpec]:
+        """Stage folder -> the stage that continues from it."""
+        return {folder.parent / stage.parent.stage: stage for folder, stage in self.stages.items() if stage.parent}
+
+    def suites_of(self, stage: spec.StageSpec) -> list[str]:
+        """Suites that score a stage: those of the studies that have its run, and the one that selects its checkpoint."""
+        benchmarks = {
+            benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
+        }
+        child = self.children.get(self.folder(stage))
+        if child and child.parent:
+            benchmarks.add(child.parent.selection.benchmark)
+        suites = {self.registry.benchmarks[benchmark] for benchmark in benchmarks}
+        if stage.data != NO_NAME:
+            check_no_leak(self.registry, data=stage.data, suites=suites)
+        return sorted(suites)
+
+    def _has(self, study: str, stage: spec.StageSpec) -> bool:
+        """Whether a study's tables need a stage: it belongs to a run of the study, or is the base of one."""
+        if stage.stage == BASE_STAGE:
+            return any(run.model == stage.model for run in self.runs[study])
+        return Run(stage.model, stage.data, stage.recipe, stage.seed) in self.runs[study]
+
+    def score_stems(self, stage: spec.StageSpec, suite: str) -> list[Path]:
+        """Stems of a suite's score records for all parts of a stage."""
+        return [score_stem(self.folder(stage), suite, part) for part in self.parts(stage, suite)]
+
+    def parts(self, stage: spec.StageSpec, suite: str) -> dict[str, list[str]]:
+        """Blocks of the stage's checkpoints that one job scores."""
+        return spec.parts([place.ckpt for place in stage.checkpoints], self.registry.suites[suite].checkpoints_per_job)
+
+    # --- specs
+
+    @cached_property
+    def specs(self) -> dict[Path, spec.Spec]:
+        """Folder under results -> the spec whose `spec.yaml` lies there."""
+        found: dict[Path, spec.Spec] = dict(self.stages)
+        for stage in self.stages.values():
+            found[self.layout.model_record(stage.model).parent] = self.model_spec(stage.model)
+            for part in stage.mixture:
+                folder = self.layout.phase_record(stage.model, stage.data, part.phase).parent
+                found[folder] = self.phase_spec(stage.model, stage.data, part.phase)
+            for suite in self.suites_of(stage):
+                found[self.layout.suite_spec(suite).parent] = self.suite_spec(suite)
+        for world in sorted({world for value in list(found.values()) for world in self.worlds_of(value)}):
+            found[self.layout.world_record(world).parent] = self.world_spec(world)
+        for name in self.studies:
+            found[self.layout.study_folder(name)] = self.study_spec(name)
+        return found
+
+    def worlds_of(self, value: spec.Spec) -> list[str]:
+        """Generated worlds whose files the job of a spec reads."""
+        if isinstance(value, spec.PhaseSpec):
+            return sorted(value.world_hashes)
+        if isinstance(value, spec.SuiteSpec):
+            return sorted(value.world_hashes)
+        if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.ScratchModel):
+            return [value.model.world]
+        return []
+
+    def world_spec(self, world: str) -> spec.WorldSpec:
+        """Spec of a generated world."""
+        return spec.WorldSpec(name=world, world=self.registry.worlds[world])
+
+    @cache
+    def model_spec(self, model: str) -> spec.ModelSpec:
+        """Spec of a base model."""
+        definition = self.registry.models[model]
+        world_hash = None
+        if isinstance(definition, config.ScratchModel):
+            world_hash = self._world_hash(definition.world, where=f"models.yaml: {model}.world")
+        return spec.ModelSpec(name=model, model=definition, world_hash=world_hash)
+
+    @cache
+    def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:
+        """Spec of a phase prepared for a model."""
+        definition = self.registry.data[data]
+        return spec.PhaseSpec(
+            model=model,
+            data=data,
+            phase=phase,
+            definition=definition.phases[phase],
+            max_length=definition.max_length,
+            over_length=definition.over_length,
+            empty_replies=definition.empty_replies,
+            model_hash=spec.spec_hash(self.model_spec(model)),
+            world_hashes=self._world_hashes(
+                [source.location for source in definition.phases[phase].sources], where=f"data.yaml: {data}.phases.{phase}"
+            ),
+            libraries=PINNED_MAJORS,
+        )
+
+    @cache
+    def suite_spec(self, suite: str) -> spec.SuiteSpec:
+        """Spec of a suite of benchmarks."""
+        definition = self.registry.suites[suite]
+        return spec.SuiteSpec(
+            name=suite, suite=definition, world_hashes=self._world_hashes(files_of(definition), where=f"benchmarks.yaml: {suite}")
+        )
+
+    def study_spec(self, name: str) -> spec.StudySpec:
+        """Spec of a study's tables."""
+        study, recipes = self.registry.studies[name], {run.recipe for run in self.runs[name]}
+        suites = sorted({self.registry.benchmarks[benchmark] for benchmark in study.benchmarks})
+        stages = [self._planned(stage, suites) for stage in self.stages.values() if self._has(name, stage)]
+        return spec.StudySpec(
+            name=name,
+            question=study.question,
+            stages=stages,
+            benchmarks={benchmark: self._planned_benchmark(benchmark) for benchmark in study.benchmarks},
+            sweeps={sweep: cells for sweep, cells in self.registry.sweeps.items() if recipes >= set(cells)},
+            tables=study.tables,
+            figures=study.figures,
+        )
+
+    def _planned(self, stage: spec.StageSpec, suites: list[str]) -> spec.PlannedStage:
+        stage_hash = spec.spec_hash(stage)
+        return spec.PlannedStage(
+            model=stage.model,
+            data=stage.data,
+            recipe=stage.recipe,
+            seed=stage.seed,
+            stage=stage.stage,
+            spec_hash=stage_hash,
+            last=self.folder(stage) not in self.children,
+            factors=stage.training.model_dump() if stage.training else {},
+            scores={
+                suite: {
+                    part: spec.score_hash(stage_hash, spec.spec_hash(self.suite_spec(suite)), ckpts)
+                    for part, ckpts in self.parts(stage, suite).items()
+                }
+                for suite in suites
+            },
+        )
+
+    def _planned_benchmark(self, name: str) -> spec.PlannedBenchmark:
+        suite_name = self.registry.benchmarks[name]
+        suite = self.registry.suites[suite_name]
+        if isinstance(suite, config.HarnessSuite):
+            harness = suite.benchmarks[name]
+            return spec.PlannedBenchmark(suite=suite_name, chance=harness.chance, unit="fraction", average=harness.average)
+        return spec.PlannedBenchmark(suite=suite_name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
+
+    def _world_hash(self, world: str, *, where: str) -> str:
+        return spec.spec_hash(self.world_spec(known(world, self.registry.worlds, what="world", where=where)))
+
+    def _world_hashes(self, locations: list[config.Location], *, where: str) -> dict[str, str]:
+        worlds = sorted({place.world for place in locations if isinstance(place, config.WorldFile)})
+        return {world: self._world_hash(world, where=where) for world in worlds}

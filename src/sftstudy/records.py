@@ -1,0 +1,252 @@
+"""Typed JSON records of finished work: atomic write, strict read. The only module that reads or writes them.
+
+Every record carries the spec hash that it answers to, the content hash of the bytes that went in, and the versions that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sftstudy.errors import StudyError
+
+SCHEMA_VERSION = 1
+
+
+class Entry(BaseModel):
+    """Base of everything that stands in a record: immutable, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
+
+
+class Record(Entry):
+    """Base of all records."""
+
+    schema_version: int = SCHEMA_VERSION
+    spec_hash: str
+    content_hash: str = Field(description="hash of the bytes that went in: data, weights, parents' records")
+    commit: str = Field(description="git commit of the programs, `+` if the tree was edited, `unknown` outside git")
+    versions: dict[str, str] = Field(description="library -> version")
+
+
+class FileEntry(Entry):
+    """A file that a record vouches for."""
+
+    num_rows: int
+    sha256: str
+
+
+class WorldRecord(Record):
+    """A generated world: file name -> rows and hash."""
+
+    files: dict[str, FileEntry]
+
+
+class ModelRecord(Record):
+    """A base model as a local Hugging Face folder under scratch."""
+
+    num_parameters: int
+    weights_hash: str
+    tokenizer_hash: str = Field(description="tokenizer files and chat template")
+    chat_template: str
+    pretraining: dict[str, float] = Field({}, description="final losses and probes of a scratch model")
+
+
+class PhaseRecord(Record):
+    """A prepared phase, and its mask report."""
+
+    num_read: int
+    num_samples: int
+    dropped: dict[str, int] = Field(description="reason -> rows")
+    data_hash: str = Field(description="hash of the tokenised rows")
+    num_tokens: int
+    num_supervised_tokens: int
+    tokens_per_sample: dict[str, float] = Field(description="min, median, mean, p95, max")
+    supervised_per_turn: float
+    eos_supervised_share: float = Field(description="assistant turns whose closing token is trained on")
+    bos_per_sample: float
+    chat_template: str
+
+
+class MixtureRecord(Record):
+    """A stage's mixture (`data.json`): phase -> rows taken."""
+
+    num_samples: int
+    parts: dict[str, int]
+    rows_hash: str = Field(description="hash of the (phase, row) list")
+    num_tokens: int
+    num_supervised_tokens: int
+
+
+class CheckpointEntry(Entry):
+    """A saved checkpoint. Samples and tokens count from the base model on; `num_spent` adds what was trained beyond selected checkpoints."""
+
+    ckpt: str
+    step: int
+    samples_seen: int
+    samples_spent: int
+    supervised_tokens_seen: int
+    weights_hash: str
+
+
+class TrainingRecord(Record):
+    """A finished training stage (`training.json`). `metrics.jsonl` beside it has a line per step."""
+
+    status: Literal["finished"] = "finished"
+    num_steps: int
+    samples_seen: int
+    samples_spent: int
+    checkpoints: list[CheckpointEntry]
+    loss_normalisation: str
+    precision: str
+    attention: str
+    device: str
+    num_processes: int
+    num_threads: int
+    num_attempts: int
+    time_s: float
+    peak_memory_gb: float
+
+
+class StepMetrics(Entry):
+    """One line of `metrics.jsonl`: one optimizer step. `learning_rate` is the one used by this step; the norm is taken before clipping."""
+
+    step: int
+    samples_seen: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    num_supervised_tokens: int
+    num_tokens: int
+    time_s: float
+    tokens_per_s: float
+
+
+class Score(Entry):
+    """One number: a checkpoint on a task (or on a whole benchmark: task equals the benchmark's name)."""
+
+    ckpt: str
+    samples_seen: int
+    samples_spent: int
+    weights_hash: str
+    benchmark: str
+    task: str
+    task_version: str
+    metric: str
+    value: float | None = Field(description="None if too many verdicts failed")
+    stderr: float | None
+    num_items: int
+    num_fewshot: int
+    higher_is_better: bool = True
+    harness: str
+    harness_version: str
+    judge: str | None = None
+    failure_share: float = 0.0
+    items_hash: str
+
+
+class ScoreRecord(Record):
+    """Scores of one suite on one block of a stage's checkpoints. Items are in the Parquet file of the same name.
+
+    Parquet columns: ckpt, benchmark, task, item (id within the task), item_hash, value (0/1, or the judge's rating, null if it failed).
+    """
+
+    model: str
+    data: str
+    recipe: str
+    seed: int
+    stage: str
+    suite: str
+    part: str
+    scores: list[Score]
+
+
+class SelectionRecord(Record):
+    """The checkpoint of a stage that the next stage starts from. Ties go to the fewest samples, then to the name."""
+
+    ckpt: str
+    samples_seen: int
+    weights_hash: str
+    benchmark: str
+    rule: str
+    candidates: dict[str, float]
+
+
+R = TypeVar("R", bound=Record)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all: temporary name in the same folder, fsync, rename."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """As `write_text`, for bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record as indented JSON, atomically."""
+    write_text(path, record.model_dump_json(indent=1) + "\n")
+
+
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read a record strictly. Raises StudyError that names the file if it is missing, broken or of another schema version."""
+    try:
+        record = kind.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "file"
+        raise StudyError(f"{path}: {place}: {first['msg']}; delete the file and build it again") from None
+    if record.schema_version != SCHEMA_VERSION:
+        raise StudyError(f"{path}: schema version {record.schema_version}, this program reads {SCHEMA_VERSION}; build it again")
+    return record
+
+
+def read_metrics(path: Path) -> list[StepMetrics]:
+    """All steps of a finished stage in order."""
+    return [StepMetrics.model_validate(json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def provenance(*libraries: str) -> dict:
+    """The `commit` and `versions` of a record made now by this process."""
+    return {"commit": _commit(), "versions": {name: _version(name) for name in ("sftstudy", *libraries)}}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "missing"
+
+
+@cache
+def _commit() -> str:
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed.stdout.strip() else "")

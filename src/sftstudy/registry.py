@@ -1,0 +1,257 @@
+"""Reads `config/`: the shipped folder and, if given, a user's overlay folder of the same layout, into one registry.
+
+Every mistake in a file ends as one line that names file, key and remedy. Paths in a file are relative to the file's folder.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from sftstudy.config import NAME, NO_NAME, Data, HarnessSuite, Model, Recipe, Strict, Study, Suite, Sweep, Training, World
+from sftstudy.errors import StudyError
+
+
+class Registry(Strict):
+    """All definitions by name, as the shipped folder and the overlay hold them, with paths made absolute."""
+
+    worlds: dict[str, World]
+    models: dict[str, Model]
+    data: dict[str, Data]
+    recipes: dict[str, Recipe]
+    sweeps: dict[str, list[str]]
+    suites: dict[str, Suite]
+    studies: dict[str, Study]
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        """Benchmark name -> suite that scores it."""
+        found: dict[str, str] = {}
+        for name, suite in self.suites.items():
+            found |= dict.fromkeys(suite.benchmarks if isinstance(suite, HarnessSuite) else [name], name)
+        return found
+
+
+class _RecipesFile(Strict):
+    recipes: dict[str, dict[str, Any]] = {}
+    sweeps: dict[str, Sweep] = {}
+
+
+class _Settings(Strict):
+    studies: list[str] = Field(min_length=1)
+
+
+_REGISTRIES: dict[str, TypeAdapter[Any]] = {
+    "worlds": TypeAdapter(dict[str, World]),
+    "models": TypeAdapter(dict[str, Model]),
+    "data": TypeAdapter(dict[str, Data]),
+    "benchmarks": TypeAdapter(dict[str, Suite]),
+}
+_PATH_KEYS = {"path", "include_path", "mirror", "items"}
+
+
+def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[str]]:
+    """Read the shipped config folder, then the overlay's; return all definitions and the names of the active studies.
+
+    The overlay's `config.yaml` decides which studies are active. A name that both folders define is an error: results are filed by
+    name. Raises StudyError, one line that names file, key and remedy.
+    """
+    folders = [folder] + ([overlay] if overlay else [])
+    if overlay and not overlay.is_dir():
+        raise StudyError(f"--config overlay={overlay}: no such folder; make one with the layout of {folder}/")
+    parsed = {name: _merged(folders, f"{name}.yaml", adapter) for name, adapter in _REGISTRIES.items()}
+    recipes, sweeps = _recipes(folders)
+    studies = {
+        file.stem: (_typed(TypeAdapter(Study), _content(file), file), file)
+        for base in folders
+        for file in sorted((base / "studies").glob("*.yaml"))
+    }
+    settings_file = folders[-1] / "config.yaml"
+    settings = _typed(TypeAdapter(_Settings), _content(settings_file, required=True), settings_file)
+    registry = Registry.model_construct(
+        worlds=parsed["worlds"],
+        models=parsed["models"],
+        data=parsed["data"],
+        recipes=recipes,
+        sweeps=sweeps,
+        suites=parsed["benchmarks"],
+        studies={name: study for name, (study, _) in studies.items()},
+    )
+    for name in settings.studies:
+        known(name, registry.studies, what="study", where=f"{settings_file}: studies")
+    return registry, settings.studies
+
+
+def known(name: str, registry: Any, *, what: str, where: str) -> str:
+    """`name` if the registry has it; else a StudyError that says where it stands and what was probably meant."""
+    if name in registry:
+        return name
+    close = difflib.get_close_matches(name, list(registry), n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(registry)) or 'none'}"
+    raise StudyError(f"{where}: no {what} {name!r}; {remedy}")
+
+
+def _content(file: Path, *, required: bool = False) -> Any:
+    if not file.exists():
+        if required:
+            raise StudyError(f"{file}: missing; it names the active studies, such as `studies: [tiny]`")
+        return {}
+    try:
+        content = yaml.load(file.read_text(), Loader=_UniqueKeys) or {}
+    except yaml.YAMLError as error:
+        raise StudyError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    return _located(content, file.parent)
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, and reads 3e-4 as a number, as YAML 1.2 does."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    loader.flatten_mapping(node)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+_UniqueKeys.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _located(value: Any, base: Path) -> Any:
+    """Paths made relative to the working directory, so that a checkout's place does not enter spec hashes; absolute if outside it."""
+    if isinstance(value, list):
+        return [_located(item, base) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: _place(base / item) if key in _PATH_KEYS and isinstance(item, str) else _located(item, base)
+        for key, item in value.items()
+    }
+
+
+def _place(path: Path) -> str:
+    path, here = path.resolve(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _typed(adapter: TypeAdapter[Any], content: Any, file: Path) -> Any:
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        raise StudyError(_one_line(error, content, file)) from None
+
+
+def _one_line(error: ValidationError, content: Any, file: Path) -> str:
+    """The first problem of a validation as `file: key.key: what is wrong; remedy`."""
+    problems = error.errors()
+    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    # pydantic puts the tags of unions into the location; what the user typed is what can be followed in the content
+    keys: list[str] = []
+    here: Any = content
+    for part in problem["loc"]:
+        if part in here if isinstance(here, dict) else isinstance(here, list):
+            here = here[part]
+        elif part != problem["loc"][-1]:
+            continue
+        keys.append(str(part))
+    where = f"{file}: {'.'.join(keys)}"
+    if problem["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(keys[-1], _ALL_KEYS, n=1)
+        return f"{where}: unknown key; " + (
+            f"did you mean {close[0]!r}?" if close else "remove it (keys are listed in config/README.md)"
+        )
+    if problem["type"] == "missing":
+        return f"{where}: missing; add this key (config/README.md says what it means)"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r:.60})"
+
+
+def _merged(folders: list[Path], filename: str, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for base in folders:
+        _add(merged, _typed(adapter, _content(base / filename), base / filename), base / filename)
+    return merged
+
+
+def _add(merged: dict[str, Any], new: dict[str, Any], file: Path) -> None:
+    for name in new:
+        if name in merged:
+            raise StudyError(f"{file}: {name}: defined before; choose another name, results are filed by it")
+        if name == NO_NAME or not NAME.fullmatch(name):
+            raise StudyError(f"{file}: {name}: not a usable name; use small letters, digits, dots and dashes, and not {NO_NAME!r}")
+    merged.update(new)
+
+
+def _recipes(folders: list[Path]) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
+    raw: dict[str, dict[str, Any]] = {}
+    recipes: dict[str, Recipe] = {}
+    cells: dict[str, list[str]] = {}
+    for base in folders:
+        file = base / "recipes.yaml"
+        parsed: _RecipesFile = _typed(TypeAdapter(_RecipesFile), _content(file), file)
+        _add(recipes, {name: _recipe(value, file, name) for name, value in parsed.recipes.items()}, file)
+        raw |= parsed.recipes
+        for name, sweep in parsed.sweeps.items():
+            where = f"{file}: sweeps.{name}"
+            known(sweep.base, recipes, what="recipe", where=f"{where}.base")
+            expanded = _expand(sweep, raw[sweep.base], recipes[sweep.base], where)
+            new = {cell: recipe for cell, recipe in expanded.items() if cell != sweep.base}
+            _add(recipes, new, file)
+            _add(cells, {name: list(expanded)}, file)
+            if name in recipes:
+                raise StudyError(f"{where}: a recipe has this name; choose another")
+    return recipes, cells
+
+
+def _recipe(value: dict[str, Any], file: Path, name: str) -> Recipe:
+    recipe: Recipe = _typed(TypeAdapter(dict[str, Recipe]), {name: value}, file)[name]
+    for phase in recipe.stages:
+        stage_training(recipe, phase, where=f"{file}: {name}")
+    return recipe
+
+
+def _expand(sweep: Sweep, raw: dict[str, Any], base: Recipe, where: str) -> dict[str, Recipe]:
+    expanded: dict[str, Recipe] = {}
+    for values in itertools.product(*sweep.vary.values()):
+        factors = dict(zip(sweep.vary, values, strict=True))
+        for key in factors:
+            known(key, Training.model_fields, what="training key", where=f"{where}.vary")
+        training = {**raw["training"], **factors}
+        recipe: Recipe = _typed(TypeAdapter(Recipe), {**raw, "training": training}, Path(where))
+        try:
+            name = sweep.base if recipe == base else sweep.name.format(base=sweep.base, **factors)
+        except (KeyError, IndexError, ValueError) as error:
+            raise StudyError(f"{where}.name: {error} is no factor of the sweep; use {{base}} and the keys of `vary`") from None
+        if name in expanded:
+            raise StudyError(f"{where}.name: two cells are called {name!r}; put every factor of `vary` into the template")
+        expanded[name] = recipe
+    return expanded
+
+
+def stage_training(recipe: Recipe, phase: str, *, where: str) -> Training:
+    """Hyper-parameters of a phased recipe's stage: the recipe's own with the stage's overrides."""
+    override = recipe.stages.get(phase, {})
+    merged = recipe.training.model_dump(exclude_unset=True) | override
+    try:
+        return Training.model_validate(merged)
+    except ValidationError as error:
+        raise StudyError(_one_line(error, merged, Path(f"{where}: stages.{phase}"))) from None
+
+
+_ALL_KEYS = sorted({key for model in Strict.__subclasses__() for key in model.model_fields} | {"from"})
+"""Every key that a config file may hold, for `did you mean`."""

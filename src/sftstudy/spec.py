@@ -1,0 +1,239 @@
+"""The resolved inputs of a job: what `spec.yaml` holds, its canonical form and its hash.
+
+A spec is complete: a program that has it needs nothing of `config/`. Specs are built by `plan` and written by the rule
+`write_spec`; paths inside are absolute or relative to the working directory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from sftstudy import config
+from sftstudy.config import Strict
+from sftstudy.errors import StudyError
+from sftstudy.semantics import SEMANTICS
+
+
+class WorldSpec(Strict):
+    """Input of `generate_world`."""
+
+    kind: Literal["world"] = "world"
+    name: str
+    world: config.World
+
+
+class ModelSpec(Strict):
+    """Input of `fetch_model` or `pretrain_model`. `world_hash` is the world's spec hash, for a scratch model."""
+
+    kind: Literal["model"] = "model"
+    name: str
+    model: config.Model
+    world_hash: str | None = None
+
+
+class PhaseSpec(Strict):
+    """Input of `prepare_phase`: one phase of the data, cleaned and tokenised for one model."""
+
+    kind: Literal["phase"] = "phase"
+    model: str
+    data: str
+    phase: str
+    definition: config.Phase
+    max_length: int
+    over_length: Literal["drop", "fail"]
+    empty_replies: Literal["drop", "fail"]
+    model_hash: str
+    world_hashes: dict[str, str] = {}
+    libraries: dict[str, str] = Field(description="major versions of the libraries that tokenise")
+
+
+class MixPart(Strict):
+    """How many rows of a prepared phase enter a stage's mixture: all `available` of them, or a replayed sample."""
+
+    phase: str
+    spec_hash: str
+    num_samples: int
+    available: int
+
+
+class Place(Strict):
+    """A checkpoint's place in its stage: the first step at which the stage has seen `threshold` samples."""
+
+    ckpt: str
+    step: int
+    num_samples: int
+
+
+class Parent(Strict):
+    """The stage that a stage continues from; its `selection.json` names the checkpoint. A first stage has no parent."""
+
+    stage: str
+    spec_hash: str
+    selection: config.Selection
+    selection_hash: str
+
+
+class StageSpec(Strict):
+    """Input of `mix_stage`, `train_stage` and of everything that scores or selects the stage's checkpoints.
+
+    `steps` and `checkpoints` are known when the DAG is built: step k takes samples [kB, (k+1)B) of the endless shuffled stream of
+    the mixture; a remainder smaller than a batch is dropped. An untouched base has no mixture, no training and one place, ckpt00.
+    """
+
+    kind: Literal["stage"] = "stage"
+    model: str
+    data: str
+    recipe: str
+    seed: int
+    stage: str
+    model_hash: str
+    mixture: list[MixPart] = []
+    parent: Parent | None = None
+    training: config.Training | None = None
+    num_steps: int = 0
+    checkpoints: list[Place]
+
+    @property
+    def num_samples(self) -> int:
+        """Rows of the mixture, that is samples in one epoch."""
+        return sum(part.num_samples for part in self.mixture)
+
+
+class SuiteSpec(Strict):
+    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads."""
+
+    kind: Literal["suite"] = "suite"
+    name: str
+    suite: config.Suite
+    world_hashes: dict[str, str] = {}
+
+
+class PlannedStage(Strict):
+    """A stage as a study's tables see it: where its records lie and which spec they must answer to."""
+
+    model: str
+    data: str
+    recipe: str
+    seed: int
+    stage: str
+    spec_hash: str
+    last: bool
+    factors: dict[str, Any] = Field(description="the recipe's training keys, for tables by factor")
+    scores: dict[str, dict[str, str]] = Field(description="suite -> part -> expected spec hash of the score record")
+
+
+class PlannedBenchmark(Strict):
+    """A benchmark as a table sees it."""
+
+    suite: str
+    chance: float
+    unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
+    judge: str | None = None
+    average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks; intervals follow it")
+
+
+class StudySpec(Strict):
+    """Input of the tables: everything that a study's tables and figures need besides the records."""
+
+    kind: Literal["study"] = "study"
+    name: str
+    question: str
+    stages: list[PlannedStage]
+    benchmarks: dict[str, PlannedBenchmark]
+    sweeps: dict[str, list[str]]
+    tables: dict[str, config.Table]
+    figures: dict[str, config.Figure]
+
+
+Spec = Annotated[
+    WorldSpec | ModelSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
+    Field(discriminator="kind"),
+]
+_ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values have equal text. Order of phases matters, so mixtures are lists."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical form."""
+    return hashlib.sha256(canonical(value).encode()).hexdigest()[:16]
+
+
+def programs(spec: Spec) -> tuple[str, ...]:
+    """The programs that work on a spec, in the order in which their outputs hang on each other."""
+    if isinstance(spec, ModelSpec):
+        return ("pretrain_model",) if isinstance(spec.model, config.ScratchModel) else ("fetch_model",)
+    if isinstance(spec, SuiteSpec):
+        return ("score_harness",) if isinstance(spec.suite, config.HarnessSuite) else ("answer_mt_bench", "judge_mt_bench")
+    return {
+        "world": ("generate_world",),
+        "phase": ("prepare_phase",),
+        "stage": ("mix_stage", "train_stage") if isinstance(spec, StageSpec) and spec.training else (),
+        "study": (),
+    }[spec.kind]
+
+
+def spec_hash(spec: Spec, program: str | None = None) -> str:
+    """Identity, known when the DAG is built, of what `program` makes from a spec; by default the last program that works on it.
+
+    The semantics numbers of the spec's programs up to this one enter the hash; they stand in the code, not in `spec.yaml`.
+    """
+    chain = programs(spec)
+    chain = chain[: chain.index(program) + 1] if program else chain
+    return digest({"spec": spec.model_dump(mode="json", by_alias=True), "semantics": {name: SEMANTICS[name] for name in chain}})
+
+
+def selection_hash(stage_hash: str, suite_hash: str, selection: config.Selection) -> str:
+    """Spec hash of a selection record: the rule, and the scores that it reads."""
+    number = SEMANTICS["select_checkpoint"]
+    return digest({"stage": stage_hash, "suite": suite_hash, "selection": selection.model_dump(mode="json"), "semantics": number})
+
+
+def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:
+    """Spec hash of a score record: one suite on one block of a stage's checkpoints."""
+    return digest({"stage": stage_hash, "suite": suite_hash, "checkpoints": checkpoints})
+
+
+def to_text(spec: Spec) -> str:
+    """Canonical text of a spec, as it stands in a rule's `params`."""
+    return canonical(spec.model_dump(mode="json", by_alias=True))
+
+
+def parse(text: str) -> Spec:
+    """Spec from its JSON or YAML text. Raises pydantic's ValidationError on anything unknown."""
+    return _ADAPTER.validate_python(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def write(path: Path, spec: Spec) -> None:
+    """Write a spec as readable YAML, whole or not at all."""
+    from sftstudy.records import write_text
+
+    write_text(path, yaml.safe_dump(spec.model_dump(mode="json", by_alias=True), sort_keys=False, allow_unicode=True, width=110))
+
+
+def read(path: Path) -> Spec:
+    """Read a `spec.yaml`. Raises StudyError if it is missing or was written by another version of the program."""
+    try:
+        return parse(path.read_text())
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
+    except ValidationError as error:
+        raise StudyError(
+            f"{path}: not a spec of this version ({error.error_count()} problems); `snakemake -c1 --forcerun write_spec {path}`"
+        ) from None
+
+
+def parts(checkpoints: list[str], per_job: int | None) -> dict[str, list[str]]:
+    """Fixed blocks of a stage's checkpoints, `part01` on: each is scored by one job. One block holds all if `per_job` is None."""
+    size = per_job or len(checkpoints)
+    blocks = [checkpoints[i : i + size] for i in range(0, len(checkpoints), size)]
+    return {f"part{number:02d}": block for number, block in enumerate(blocks, start=1)}

@@ -1,0 +1,90 @@
+"""From a study's axes to its runs: a pure, sorted, deduplicated product, with every name checked against the registry."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from sftstudy.config import HarnessSuite, Location, MtBenchSuite, Study, Suite
+from sftstudy.errors import StudyError
+from sftstudy.registry import Registry, known
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One model x data x recipe x seed; these four names are its folders."""
+
+    model: str
+    data: str
+    recipe: str
+    seed: int
+
+
+def expand_recipe(name: str, registry: Registry) -> list[str]:
+    """A sweep's name stands for its cells, any other for itself."""
+    return registry.sweeps.get(name, [name])
+
+
+def runs_of(name: str, registry: Registry) -> list[Run]:
+    """All runs of a study, sorted. Raises StudyError for a name that no registry has."""
+    study, where = registry.studies[name], f"studies/{name}.yaml"
+    runs: set[Run] = set()
+    for number, grid in enumerate(study.runs):
+        at = f"{where}: runs.{number}"
+        for model in grid.model:
+            known(model, registry.models, what="model", where=f"{at}.model")
+        for data in grid.data:
+            known(data, registry.data, what="data set", where=f"{at}.data")
+        for recipe in grid.recipe:
+            known(recipe, registry.recipes | registry.sweeps, what="recipe", where=f"{at}.recipe")
+        cells = [cell for recipe in grid.recipe for cell in expand_recipe(recipe, registry)]
+        runs.update(Run(*coordinates) for coordinates in itertools.product(grid.model, grid.data, cells, grid.seed))
+    for number, benchmark in enumerate(study.benchmarks):
+        known(benchmark, registry.benchmarks, what="benchmark", where=f"{where}: benchmarks.{number}")
+    _check_outputs(study, registry, where=where, recipes={run.recipe for run in runs})
+    return sorted(runs)
+
+
+def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set[str]) -> None:
+    for name, table in study.tables.items():
+        if table.kind == "grid":
+            known(table.sweep, registry.sweeps, what="sweep", where=f"{where}: tables.{name}.sweep")
+        else:
+            for label, recipe in table.arms.items():
+                known(recipe, recipes, what="recipe of this study", where=f"{where}: tables.{name}.arms.{label}")
+    for name, figure in study.figures.items():
+        lines = figure.arms if figure.kind == "scores" else figure.recipes
+        names = recipes | (registry.sweeps.keys() if figure.kind == "dynamics" else set())
+        for label, recipe in lines.items():
+            known(recipe, names, what="recipe of this study", where=f"{where}: figures.{name}.{label}")
+
+
+def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:
+    """Raises StudyError if a training source is the very split that a benchmark scores."""
+    scored = {_key(item): suite for suite in sorted(suites) for item in items_of(registry.suites[suite])}
+    for phase, definition in registry.data[data].phases.items():
+        for number, source in enumerate(definition.sources):
+            if suite := scored.get(_key(source.location)):
+                raise StudyError(
+                    f"data.yaml: {data}.phases.{phase}.sources.{number}.from: the suite {suite!r} scores these very items; "
+                    "train on another split"
+                )
+
+
+def items_of(suite: Suite) -> list[Location]:
+    """Where a suite's scored items come from."""
+    if isinstance(suite, HarnessSuite):
+        return [item for benchmark in suite.benchmarks.values() for item in benchmark.uses]
+    return [suite.questions]
+
+
+def files_of(suite: Suite) -> list[Location]:
+    """Everything that a suite reads from a world, a path, a package or the hub."""
+    if isinstance(suite, MtBenchSuite):
+        return [place for place in (suite.questions, suite.references, suite.prompts) if place is not None]
+    return items_of(suite)
+
+
+def _key(location: Location) -> tuple[str, ...]:
+    # a hub split is the same split at any revision
+    return tuple(str(value) for key, value in location.model_dump().items() if key != "revision")

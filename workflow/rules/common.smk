@@ -1,0 +1,157 @@
+# The plan of the active studies, the lists that targets ask for, and the input functions of all rules. No rules here.
+import os
+import sys
+from pathlib import Path
+
+from sftstudy.environment import require_site_facts, share_with_jobs
+from sftstudy.errors import StudyError
+from sftstudy.paths import BASE_STAGE
+from sftstudy.plan import Plan
+from sftstudy.semantics import SEMANTICS
+from sftstudy.spec import to_text
+
+share_with_jobs()
+
+CHECKOUT = Path(workflow.current_basedir).parent.parent
+SCRIPTS = CHECKOUT / "workflow" / "scripts"
+try:
+    require_site_facts(workflow.resource_settings.default_resources)
+    PLAN = Plan.from_config(
+        Path(os.path.relpath(CHECKOUT / "config")),
+        overlay=Path(config["overlay"]) if "overlay" in config else None,
+        studies=str(config["studies"]).split(",") if "studies" in config else None,
+    )
+except StudyError as error:
+    sys.exit(f"error: {error}")
+
+LAYOUT = PLAN.layout
+
+
+pathvars:
+    results="results",
+    scratch="scratch",
+    logs="logs",
+    run="results/runs/{model}/{data}/{recipe}/seed{seed}",
+
+
+wildcard_constraints:
+    model=r"[^/]+",
+    data=r"[^/]+",
+    recipe=r"[^/]+",
+    seed=r"\d+",
+    stage=r"\d\d-[^/]+",
+    phase=r"[^/]+",
+    suite=r"[^/]+",
+    part=r"part\d+",
+    study=r"[^/]+",
+    world=r"[^/]+",
+
+
+PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
+TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
+SCORED = [
+    f"{stem}.json" for stage in PLAN.stages.values() for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)
+]
+# what the tables are made of; an entry point says which of them it collects
+RECORDS = SCORED + TRAINED
+TABLES = [
+    str(LAYOUT.study_folder(study) / name)
+    for study in PLAN.studies
+    for name in [
+        *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
+        *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
+        "summary.txt",
+    ]
+]
+
+
+NOTHING = "(?!)"
+
+
+def model_names(scratch):
+    """Regular expression for the planned models that are pretrained here, or for those that are fetched."""
+    models = [value for value in PLAN.specs.values() if value.kind == "model"]
+    return "|".join(value.name for value in models if (value.model.source == "scratch") == scratch) or NOTHING
+
+
+def suite_names(kind):
+    """Regular expression for the planned suites of a kind."""
+    suites = [value for value in PLAN.specs.values() if value.kind == "suite"]
+    return "|".join(value.name for value in suites if value.suite.kind == kind) or NOTHING
+
+
+def stage_of(wildcards):
+    """Spec of the stage that the wildcards name."""
+    return PLAN.stages[
+        LAYOUT.stage_results(
+            wildcards.model,
+            wildcards.data,
+            wildcards.recipe,
+            wildcards.seed,
+            wildcards.stage,
+        )
+    ]
+
+
+def spec_text(wildcards):
+    """Canonical text of the spec that belongs into a folder: the trigger of everything that is planned anew."""
+    return to_text(PLAN.specs[LAYOUT.results / wildcards.subject])
+
+
+def semantics(program):
+    """A program's semantics number: a rule that has it in its params is planned anew when it is raised."""
+    return SEMANTICS[program]
+
+
+def worlds_of(folder):
+    """Records of the generated worlds that the job of a spec reads."""
+    return [str(LAYOUT.world_record(world)) for world in PLAN.worlds_of(PLAN.specs[folder])]
+
+
+def model_worlds(wildcards):
+    return worlds_of(LAYOUT.model_record(wildcards.model).parent)
+
+
+def phase_worlds(wildcards):
+    return worlds_of(LAYOUT.phase_record(wildcards.model, wildcards.data, wildcards.phase).parent)
+
+
+def suite_worlds(wildcards):
+    return worlds_of(LAYOUT.suite_spec(wildcards.suite).parent)
+
+
+def phases_of(wildcards):
+    """Records of the phases in a stage's mixture."""
+    stage = stage_of(wildcards)
+    return [str(LAYOUT.phase_record(stage.model, stage.data, part.phase)) for part in stage.mixture]
+
+
+def start_of(wildcards):
+    """What a stage starts from: its parent's training and selection records, or the base model's record."""
+    stage = stage_of(wildcards)
+    if stage.parent is None:
+        return [str(LAYOUT.model_record(stage.model))]
+    parent = LAYOUT.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.parent.stage)
+    return [str(parent / "selection.json"), str(parent / "training.json")]
+
+
+def weights_of(wildcards):
+    """The record that vouches for a stage's checkpoints."""
+    if wildcards.stage == BASE_STAGE:
+        return str(LAYOUT.model_record(wildcards.model))
+    return str(PLAN.folder(stage_of(wildcards)) / "training.json")
+
+
+def selection_of(wildcards):
+    """The rule by which a stage's checkpoint is chosen."""
+    return PLAN.children[PLAN.folder(stage_of(wildcards))].parent.selection
+
+
+def selection_suite(wildcards):
+    """The suite that scores the benchmark by which a stage's checkpoint is chosen."""
+    return PLAN.registry.benchmarks[selection_of(wildcards).benchmark]
+
+
+def selection_scores(wildcards):
+    """Score records that the choice of a stage's checkpoint reads."""
+    return [f"{stem}.json" for stem in PLAN.score_stems(stage_of(wildcards), selection_suite(wildcards))]

@@ -1,0 +1,36 @@
+# From registered sources to tokenised phases, and from phases to a stage's mixture.
+
+
+rule prepare_phase:
+    input:
+        spec="<results>/data/{model}/{data}/{phase}/spec.yaml",
+        model="<results>/models/{model}/model.json",
+        worlds=phase_worlds,
+    output:
+        "<results>/data/{model}/{data}/{phase}/phase.json",
+    log:
+        "<logs>/prepare_phase/{model}/{data}/{phase}.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        script=SCRIPTS / "prepare_phase.py",
+        semantics=semantics("prepare_phase"),
+    shell:
+        "python {params.script:q} {input.spec:q} 2> {log:q}"
+
+
+rule mix_stage:
+    input:
+        spec="<run>/{stage}/spec.yaml",
+        phases=phases_of,
+    output:
+        "<run>/{stage}/data.json",
+    log:
+        "<logs>/mix_stage/{model}/{data}/{recipe}/seed{seed}/{stage}.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        script=SCRIPTS / "mix_stage.py",
+        semantics=semantics("mix_stage"),
+    shell:
+        "python {params.script:q} {input.spec:q} 2> {log:q}"

@@ -1,0 +1,67 @@
+# Scores: one job per stage, suite and block of checkpoints.
+
+
+rule score_harness:
+    input:
+        stage="<run>/{stage}/spec.yaml",
+        suite="<results>/suites/{suite}/spec.yaml",
+        weights=weights_of,
+        worlds=suite_worlds,
+    output:
+        record="<run>/{stage}/scores/{suite}/{part}.json",
+        per_item="<run>/{stage}/scores/{suite}/{part}.parquet",
+    log:
+        "<logs>/score_harness/{model}/{data}/{recipe}/seed{seed}/{stage}/{suite}/{part}.log",
+    wildcard_constraints:
+        suite=suite_names("harness"),
+    conda:
+        "../../envs/evaluate.yaml"
+    params:
+        script=SCRIPTS / "score_harness.py",
+        semantics=semantics("score_harness"),
+    shell:
+        "python {params.script:q} {input.stage:q} {input.suite:q} --part {wildcards.part} > {log:q} 2>&1"
+
+
+rule answer_mt_bench:
+    input:
+        stage="<run>/{stage}/spec.yaml",
+        suite="<results>/suites/{suite}/spec.yaml",
+        weights=weights_of,
+        worlds=suite_worlds,
+    output:
+        "<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
+    log:
+        "<logs>/answer_mt_bench/{model}/{data}/{recipe}/seed{seed}/{stage}/{suite}/{part}.log",
+    wildcard_constraints:
+        suite=suite_names("mt-bench"),
+    conda:
+        "../../envs/evaluate.yaml"
+    params:
+        script=SCRIPTS / "answer_mt_bench.py",
+        semantics=semantics("answer_mt_bench"),
+    shell:
+        "python {params.script:q} {input.stage:q} {input.suite:q} --part {wildcards.part} 2> {log:q}"
+
+
+rule judge_mt_bench:
+    input:
+        stage="<run>/{stage}/spec.yaml",
+        suite="<results>/suites/{suite}/spec.yaml",
+        answers="<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
+        worlds=suite_worlds,
+    output:
+        record="<run>/{stage}/scores/{suite}/{part}.json",
+        per_item="<run>/{stage}/scores/{suite}/{part}.parquet",
+        judgments="<run>/{stage}/scores/{suite}/{part}.judgments.jsonl",
+    log:
+        "<logs>/judge_mt_bench/{model}/{data}/{recipe}/seed{seed}/{stage}/{suite}/{part}.log",
+    wildcard_constraints:
+        suite=suite_names("mt-bench"),
+    conda:
+        "../../envs/evaluate.yaml"
+    params:
+        script=SCRIPTS / "judge_mt_bench.py",
+        semantics=semantics("judge_mt_bench"),
+    shell:
+        "python {params.script:q} {input.stage:q} {input.suite:q} --part {wildcards.part} 2> {log:q}"

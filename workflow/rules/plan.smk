@@ -1,0 +1,19 @@
+# Resolved inputs: what a job reads instead of config/.
+
+
+localrules:
+    write_spec,
+
+
+rule write_spec:
+    output:
+        "<results>/{subject}/spec.yaml",
+    log:
+        "<logs>/write_spec/{subject}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "write_spec.py",
+        spec=spec_text,
+    shell:
+        "python {params.script:q} {output:q} --text {params.spec:q} 2> {log:q}"

@@ -1,0 +1,71 @@
+# From records to tables, figures and the summary. Torch is not needed here, and nothing here can reach training.
+
+
+rule collect_scores:
+    input:
+        studies=expand("<results>/studies/{study}/spec.yaml", study=PLAN.studies),
+        records=COLLECTED,
+    output:
+        scores="<results>/scores.csv",
+        missing="<results>/missing.csv",
+    log:
+        "<logs>/collect_scores.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "collect_scores.py",
+        semantics=semantics("collect_scores"),
+        missing=[record for record in RECORDS if record not in COLLECTED],
+    shell:
+        "python {params.script:q} {input.studies:q} 2> {log:q}"
+
+
+rule render_table:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        multiext("<results>/studies/{study}/tables/{table}", ".csv", ".md", ".tex"),
+    log:
+        "<logs>/render_table/{study}/{table}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "render_table.py",
+        semantics=semantics("render_table"),
+    shell:
+        "python {params.script:q} {input.study:q} {wildcards.table} 2> {log:q}"
+
+
+rule render_figure:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        multiext("<results>/studies/{study}/figures/{figure}", ".png", ".pdf"),
+    log:
+        "<logs>/render_figure/{study}/{figure}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "render_figure.py",
+        semantics=semantics("render_figure"),
+    shell:
+        "python {params.script:q} {input.study:q} {wildcards.figure} 2> {log:q}"
+
+
+rule summarize_study:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        "<results>/studies/{study}/summary.txt",
+    log:
+        "<logs>/summarize_study/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "summarize_study.py",
+        semantics=semantics("summarize_study"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"

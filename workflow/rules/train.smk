@@ -1,0 +1,21 @@
+# Training. The declared outputs are small and written last; checkpoints and resume state live under scratch/, undeclared, because
+# Snakemake deletes the declared outputs of a job that failed.
+
+
+rule train_stage:
+    input:
+        spec="<run>/{stage}/spec.yaml",
+        mixture="<run>/{stage}/data.json",
+        start=start_of,
+    output:
+        record="<run>/{stage}/training.json",
+        metrics="<run>/{stage}/metrics.jsonl",
+    log:
+        "<logs>/train_stage/{model}/{data}/{recipe}/seed{seed}/{stage}.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        script=SCRIPTS / "train_stage.py",
+        semantics=semantics("train_stage"),
+    shell:
+        "python {params.script:q} {input.spec:q} 2> {log:q}"
