@@ -87,7 +87,10 @@ class MixtureRecord(Record):
 
 
 class CheckpointEntry(Entry):
-    """A saved checkpoint. Samples and tokens count from the base model on; `num_spent` adds what was trained beyond selected checkpoints."""
+    """A saved checkpoint. Samples and tokens count from the base model on.
+
+    `samples_spent` adds what was trained beyond the selected checkpoints of earlier stages.
+    """
 
     ckpt: str
     step: int
@@ -117,7 +120,7 @@ class TrainingRecord(Record):
 
 
 class StepMetrics(Entry):
-    """One line of `metrics.jsonl`: one optimizer step. `learning_rate` is the one used by this step; the norm is taken before clipping."""
+    """One line of `metrics.jsonl`: an optimizer step, with the learning rate that it used and the gradient norm before clipping."""
 
     step: int
     samples_seen: int
@@ -156,7 +159,8 @@ class Score(Entry):
 class ScoreRecord(Record):
     """Scores of one suite on one block of a stage's checkpoints. Items are in the Parquet file of the same name.
 
-    Parquet columns: ckpt, benchmark, task, item (id within the task), item_hash, value (0/1, or the judge's rating, null if it failed).
+    Parquet columns: ckpt, benchmark, task, item (id within the task), item_hash, value (0/1, or the judge's rating, null if the
+    verdict failed).
     """
 
     model: str
@@ -246,7 +250,9 @@ def _commit() -> str:
     here = Path(__file__).parent
     try:
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return commit + ("+" if changed.stdout.strip() else "")

@@ -38,12 +38,16 @@ class Registry(Strict):
         return found
 
 
-class _RecipesFile(Strict):
-    recipes: dict[str, dict[str, Any]] = {}
+class RecipesFile(Strict):
+    """What `recipes.yaml` holds."""
+
+    recipes: dict[str, Recipe] = {}
     sweeps: dict[str, Sweep] = {}
 
 
-class _Settings(Strict):
+class Settings(Strict):
+    """What `config.yaml` holds: the active studies."""
+
     studies: list[str] = Field(min_length=1)
 
 
@@ -73,7 +77,7 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
         for file in sorted((base / "studies").glob("*.yaml"))
     }
     settings_file = folders[-1] / "config.yaml"
-    settings = _typed(TypeAdapter(_Settings), _content(settings_file, required=True), settings_file)
+    settings = _typed(TypeAdapter(Settings), _content(settings_file, required=True), settings_file)
     registry = Registry.model_construct(
         worlds=parsed["worlds"],
         models=parsed["models"],
@@ -133,7 +137,7 @@ _UniqueKeys.add_implicit_resolver(
 
 
 def _located(value: Any, base: Path) -> Any:
-    """Paths made relative to the working directory, so that a checkout's place does not enter spec hashes; absolute if outside it."""
+    """Paths made relative to the working directory if they lie in it, so that a checkout's place does not enter spec hashes."""
     if isinstance(value, list):
         return [_located(item, base) for item in value]
     if not isinstance(value, dict):
@@ -198,41 +202,34 @@ def _add(merged: dict[str, Any], new: dict[str, Any], file: Path) -> None:
 
 
 def _recipes(folders: list[Path]) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
-    raw: dict[str, dict[str, Any]] = {}
     recipes: dict[str, Recipe] = {}
     cells: dict[str, list[str]] = {}
     for base in folders:
         file = base / "recipes.yaml"
-        parsed: _RecipesFile = _typed(TypeAdapter(_RecipesFile), _content(file), file)
-        _add(recipes, {name: _recipe(value, file, name) for name, value in parsed.recipes.items()}, file)
-        raw |= parsed.recipes
+        parsed: RecipesFile = _typed(TypeAdapter(RecipesFile), _content(file), file)
+        _add(recipes, parsed.recipes, file)
+        for name, recipe in parsed.recipes.items():
+            for phase in recipe.stages:
+                stage_training(recipe, phase, where=f"{file}: recipes.{name}")
         for name, sweep in parsed.sweeps.items():
             where = f"{file}: sweeps.{name}"
             known(sweep.base, recipes, what="recipe", where=f"{where}.base")
-            expanded = _expand(sweep, raw[sweep.base], recipes[sweep.base], where)
-            new = {cell: recipe for cell, recipe in expanded.items() if cell != sweep.base}
-            _add(recipes, new, file)
+            expanded = _expand(sweep, recipes[sweep.base], where)
+            _add(recipes, {cell: recipe for cell, recipe in expanded.items() if cell != sweep.base}, file)
             _add(cells, {name: list(expanded)}, file)
             if name in recipes:
                 raise StudyError(f"{where}: a recipe has this name; choose another")
     return recipes, cells
 
 
-def _recipe(value: dict[str, Any], file: Path, name: str) -> Recipe:
-    recipe: Recipe = _typed(TypeAdapter(dict[str, Recipe]), {name: value}, file)[name]
-    for phase in recipe.stages:
-        stage_training(recipe, phase, where=f"{file}: {name}")
-    return recipe
-
-
-def _expand(sweep: Sweep, raw: dict[str, Any], base: Recipe, where: str) -> dict[str, Recipe]:
+def _expand(sweep: Sweep, base: Recipe, where: str) -> dict[str, Recipe]:
     expanded: dict[str, Recipe] = {}
     for values in itertools.product(*sweep.vary.values()):
         factors = dict(zip(sweep.vary, values, strict=True))
         for key in factors:
             known(key, Training.model_fields, what="training key", where=f"{where}.vary")
-        training = {**raw["training"], **factors}
-        recipe: Recipe = _typed(TypeAdapter(Recipe), {**raw, "training": training}, Path(where))
+        training = base.training.model_dump(exclude_unset=True) | factors
+        recipe = base.model_copy(update={"training": _typed(TypeAdapter(Training), training, Path(f"{where}.vary"))})
         try:
             name = sweep.base if recipe == base else sweep.name.format(base=sweep.base, **factors)
         except (KeyError, IndexError, ValueError) as error:

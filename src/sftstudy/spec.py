@@ -204,13 +204,13 @@ def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:
 
 
 def to_text(spec: Spec) -> str:
-    """Canonical text of a spec, as it stands in a rule's `params`."""
-    return canonical(spec.model_dump(mode="json", by_alias=True))
+    """One-line text of a spec, as it stands in a rule's `params`; keeps the order of keys, such as the columns of a table."""
+    return json.dumps(spec.model_dump(mode="json", by_alias=True), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def parse(text: str) -> Spec:
-    """Spec from its JSON or YAML text. Raises pydantic's ValidationError on anything unknown."""
-    return _ADAPTER.validate_python(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+    """Spec from what `to_text` made. Raises pydantic's ValidationError on anything unknown."""
+    return _ADAPTER.validate_json(text)
 
 
 def write(path: Path, spec: Spec) -> None:
@@ -223,7 +223,7 @@ def write(path: Path, spec: Spec) -> None:
 def read(path: Path) -> Spec:
     """Read a `spec.yaml`. Raises StudyError if it is missing or was written by another version of the program."""
     try:
-        return parse(path.read_text())
+        return _ADAPTER.validate_python(yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
     except ValidationError as error:

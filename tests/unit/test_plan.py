@@ -1,0 +1,107 @@
+"""The static plan: places of checkpoints, stages of runs, sharing, and hashes that change with what matters and nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from sftstudy import semantics, spec
+from sftstudy.config import Training
+from sftstudy.errors import StudyError
+from sftstudy.plan import Plan, places
+from sftstudy.registry import Registry
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def training(**changes: object) -> Training:
+    return Training.model_validate({"effective_batch_size": 10, "learning_rate": 1e-3, "epochs": 2, "num_checkpoints": 2} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "steps", "expected"),
+    [
+        ({}, 20, [(10, 100), (20, 200)]),
+        ({"num_checkpoints": 3}, 20, [(7, 70), (14, 140), (20, 200)]),
+        ({"effective_batch_size": 30}, 6, [(3, 90), (6, 180)]),
+        ({"epochs": None, "budget_samples": 55, "num_checkpoints": 1}, 5, [(5, 50)]),
+        ({"num_checkpoints": None, "save_every": 64}, 20, [(7, 70), (13, 130), (20, 200)]),
+        ({"num_checkpoints": None, "save_every": 100}, 20, [(10, 100), (20, 200)]),
+        ({"num_checkpoints": None, "save_every": 1000}, 20, [(20, 200)]),
+    ],
+)
+def test_places(changes: dict[str, object], steps: int, expected: list[tuple[int, int]]) -> None:
+    found, saves = places(training(**changes), 100)
+    assert found == steps
+    assert [(place.step, place.num_samples) for place in saves] == expected
+
+
+def test_paper_cadence() -> None:
+    """250,000 samples a save at batch 3,840 and 825,487 rows: saves every 66 steps, the first that reach the thresholds."""
+    _, saves = places(training(effective_batch_size=3840, num_checkpoints=None, save_every=250_000, epochs=1), 825_487)
+    assert [place.step for place in saves] == [66, 131, 196, 214]
+
+
+def test_impossible_places_say_why() -> None:
+    with pytest.raises(StudyError, match="exceeds the 5 samples"):
+        places(training(), 5)
+    with pytest.raises(StudyError, match="too few"):
+        places(training(num_checkpoints=50), 100)
+
+
+def test_phased_run_is_a_chain_and_the_base_is_shared() -> None:
+    plan = Plan.from_config(CONFIG)
+    stages = {folder.name: stage for folder, stage in plan.stages.items() if stage.recipe == "tiny-lab-phased" and stage.seed == 1}
+    assert list(stages) == ["01-instruct", "02-knowledge", "03-skills"]
+    assert [stage.parent and stage.parent.stage for stage in stages.values()] == [None, "01-instruct", "02-knowledge"]
+    assert sum(stage.stage == "00-base" for stage in plan.stages.values()) == 1
+    assert plan.children[plan.folder(stages["01-instruct"])] == stages["02-knowledge"]
+
+
+def hashes(registry: Registry) -> dict[Path, str]:
+    plan = Plan(registry, ["tiny"])
+    return {folder: spec.spec_hash(stage) for folder, stage in plan.stages.items()}
+
+
+def test_a_changed_learning_rate_changes_that_recipe_and_no_other() -> None:
+    registry = Plan.from_config(CONFIG).registry
+    recipe = registry.recipes["tiny-tulu-stacked"]
+    changed = recipe.model_copy(update={"training": recipe.training.model_copy(update={"learning_rate": 0.5})})
+    after = hashes(registry.model_copy(update={"recipes": registry.recipes | {"tiny-tulu-stacked": changed}}))
+    before = hashes(registry)
+    assert {folder.parts[4] for folder in before if before[folder] != after[folder]} == {"tiny-tulu-stacked"}
+
+
+@pytest.mark.parametrize(
+    ("program", "changed"),
+    [("train_stage", "stages"), ("score_harness", "scores"), ("prepare_phase", "stages"), ("pretrain_model", "everything")],
+)
+def test_semantics_reach_what_the_program_makes(program: str, changed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot() -> dict[str, set[tuple[str, str]]]:
+        plan = Plan.from_config(CONFIG)
+        planned = plan.study_spec("tiny").stages
+        return {
+            "base": {(stage.stage, stage.spec_hash) for stage in planned if stage.stage == "00-base"},
+            "first stages": {(stage.recipe, stage.spec_hash) for stage in planned if stage.stage.startswith("01")},
+            "harness": {(stage.stage, text) for stage in planned for text in stage.scores["tiny-harness"].values()},
+        }
+
+    before = snapshot()
+    monkeypatch.setitem(semantics.SEMANTICS, program, 99)
+    after = snapshot()
+    differing = {name for name in before if before[name] != after[name]}
+    assert (
+        differing
+        == {
+            "stages": {"first stages", "harness"},
+            "everything": {"base", "first stages", "harness"},
+            # selection of the phased stages reads other scores, so no first stage changes
+            "scores": {"harness"},
+        }[changed]
+    )
+
+
+def test_specs_survive_their_text() -> None:
+    specs = Plan.from_config(CONFIG).specs
+    assert len(specs) > 20
+    for value in specs.values():
+        assert spec.parse(spec.to_text(value)) == value

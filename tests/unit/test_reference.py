@@ -1,0 +1,56 @@
+"""Generated files and pins agree with their sources; `python -m sftstudy.reference` rewrites the former."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from sftstudy import reference, semantics
+
+ROOT = Path(__file__).parents[2]
+
+
+def pins() -> dict[str, str]:
+    lines = (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines())
+    return {name.lower().replace("_", "-"): version for name, version in lines}
+
+
+def test_schemas_and_config_reference_are_current() -> None:
+    generated = reference.files(ROOT / "config")
+    assert len(generated) == 1 + len(reference.FILES)
+    stale = [path.name for path, text in generated.items() if path.read_text() != text]
+    assert not stale, f"run `python -m sftstudy.reference`: {stale}"
+
+
+def test_environments_have_the_pins_of_the_constraints() -> None:
+    environments = sorted((ROOT / "envs").glob("*.yaml"))
+    assert [path.stem for path in environments] == ["evaluate", "tables", "train"]
+    known = pins()
+    for path in environments:
+        libraries = yaml.safe_load(path.read_text())["dependencies"][-1]["pip"]
+        assert libraries
+        for line in libraries:
+            name, version = line.split("==")
+            if name != "torch":
+                assert known[name.lower().replace("_", "-")] == version, f"{path.name}: {line}"
+
+
+def test_torch_is_pinned_alike_everywhere() -> None:
+    files = ["Makefile", "envs/train.yaml", "envs/evaluate.yaml", "README.md"]
+    found = {file: set(re.findall(r"torch==([\d.]+)", (ROOT / file).read_text())) for file in files}
+    assert set(map(frozenset, found.values())) == {frozenset({"2.13.0"})}, found
+
+
+def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
+    known = pins()
+    assert {name: known[name].split(".")[0] for name in semantics.PINNED_MAJORS} == semantics.PINNED_MAJORS
+
+
+def test_light_modules_load_no_heavy_library() -> None:
+    light = ["plan", "study", "registry", "spec", "records", "select", "stats", "tables.collect", "tables.render", "tables.figures"]
+    code = f"import sys; import {', '.join(f'sftstudy.{name}' for name in light)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "sftstudy.plan" in loaded
+    assert {"torch", "transformers", "lm_eval", "datasets"} & set(loaded) == set()

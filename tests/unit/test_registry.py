@@ -1,0 +1,134 @@
+"""Reading config: what a user gets wrong ends in one line that names file, key and remedy."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from sftstudy.errors import StudyError
+from sftstudy.plan import Plan
+from sftstudy.registry import load
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CONFIG, tmp_path / "config"))
+
+
+def overlay(folder: Path, **files: str) -> Path:
+    """An overlay folder with the given YAML files; `studies_x` is studies/x.yaml."""
+    for name, text in ({"config": "studies: [tiny]"} | files).items():
+        file = folder / f"{name.replace('studies_', 'studies/')}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return folder
+
+
+LAB = "{effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: 1}"
+
+MISTAKES = {
+    "unknown key": (
+        {"recipes": "recipes: {mine: {strategy: stacked, training: {learning_rte: 1}}}"},
+        "recipes.yaml: recipes.mine.training.learning_rte: unknown key; did you mean 'learning_rate'?",
+    ),
+    "key given twice": (
+        {"models": "a: {source: folder, path: x}\na: {source: folder, path: y}"},
+        "models.yaml: not YAML: key 'a' is given twice",
+    ),
+    "missing key": ({"models": "a: {source: hub, id: x/y}"}, "models.yaml: a.revision: missing; add this key"),
+    "bad value": (
+        {
+            "recipes": "recipes: {mine: {strategy: stacked, training: {effective_batch_size: 0, learning_rate: 1, epochs: 1, num_checkpoints: 1}}}"
+        },
+        "recipes.yaml: recipes.mine.training.effective_batch_size: input should be greater than 0 (got 0)",
+    ),
+    "two warm-ups": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB[:-1]}, warmup_steps: 1, warmup_ratio: 0.1}}}}}}"},
+        "recipes.mine.training: give warmup_steps or warmup_ratio, not both",
+    ),
+    "name taken": (
+        {"models": "tiny-llama: {source: folder, path: x}"},
+        "models.yaml: tiny-llama: defined before; choose another name",
+    ),
+    "unusable name": ({"models": "My_Model: {source: folder, path: x}"}, "models.yaml: My_Model: not a usable name"),
+    "misspelt study": ({"config": "studies: [tny]"}, "config.yaml: studies: no study 'tny'; did you mean 'tiny'?"),
+    "misspelt model": (
+        {
+            "config": "studies: [mine]",
+            "studies_mine": "question: q\nruns: [{model: [tiny-lama], data: [tiny], recipe: [tiny-lab-stacked], seed: [1]}]\nbenchmarks: [tiny-mmlu]",
+        },
+        "studies/mine.yaml: runs.0.model: no model 'tiny-lama'; did you mean 'tiny-llama'?",
+    ),
+    "misspelt benchmark": (
+        {
+            "config": "studies: [mine]",
+            "studies_mine": "question: q\nruns: [{model: [tiny-llama], data: [tiny], recipe: [tiny-lab-stacked], seed: [1]}]\nbenchmarks: [tiny-mmlo]",
+        },
+        "studies/mine.yaml: benchmarks.0: no benchmark 'tiny-mmlo'; did you mean 'tiny-mmlu'?",
+    ),
+    "batch exceeds the data": (
+        {
+            "config": "studies: [mine]",
+            "recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('8', '999999', 1)}}}}}",
+            "studies_mine": "question: q\nruns: [{model: [tiny-llama], data: [tiny], recipe: [mine], seed: [1]}]\nbenchmarks: [tiny-mmlu]",
+        },
+        "recipes.yaml: mine: with data 'tiny', stage 01-stacked: effective_batch_size 999999 exceeds the",
+    ),
+    "training on the exam": (
+        {
+            "config": "studies: [mine]",
+            "data": "leaky: {phases: {all: {num_samples: 100, sources: [{from: {world: tiny, file: mt_questions.jsonl}}]}}}",
+            "studies_mine": (
+                "question: q\nruns: [{model: [tiny-llama], data: [leaky], recipe: [mine], seed: [1]}]\nbenchmarks: [tiny-mt-bench]"
+            ),
+            "recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}",
+        },
+        "data.yaml: leaky.phases.all.sources.0.from: the suite 'tiny-mt-bench' scores these very items; train on another split",
+    ),
+    "no selection": (
+        {
+            "config": "studies: [mine]",
+            "recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}",
+            "studies_mine": "question: q\nruns: [{model: [tiny-llama], data: [tiny], recipe: [mine], seed: [1]}]\nbenchmarks: [tiny-mmlu]",
+        },
+        "recipes.yaml: mine: select.instruct: missing; say how this phase's checkpoint is chosen",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_ends_in_one_line(mistake: str, tmp_path: Path) -> None:
+    files, message = MISTAKES[mistake]
+    with pytest.raises(StudyError) as caught:
+        Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_overlay_and_missing_settings(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such folder"):
+        load(CONFIG, overlay=tmp_path / "nowhere")
+    with pytest.raises(StudyError, match="it names the active studies"):
+        load(CONFIG, overlay=tmp_path)
+
+
+def test_overlay_adds_and_its_paths_are_its_own(tmp_path: Path) -> None:
+    registry, active = load(CONFIG, overlay=overlay(tmp_path, models="mine: {source: folder, path: weights}"))
+    assert registry.models["mine"].path == str(tmp_path / "weights")
+    assert "tiny-llama" in registry.models
+    assert active == ["tiny"]
+
+
+def test_sweep_cell_that_equals_its_base_keeps_its_name() -> None:
+    registry, _ = load(CONFIG)
+    cells = registry.sweeps["tiny-batch-lr"]
+    assert "tiny-lab-stacked" in cells
+    assert len(cells) == len(set(cells)) > 1
+    assert all(cell in registry.recipes for cell in cells)
+
+
+def test_exponents_without_a_dot_are_numbers() -> None:
+    registry, _ = load(CONFIG)
+    assert isinstance(registry.recipes["tiny-lab-stacked"].training.learning_rate, float)
