@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 
-from sftstudy.config import HarnessSuite, Location, MtBenchSuite, Study, Suite
+from sftstudy.config import HarnessSuite, HubSplit, Location, MtBenchSuite, Study, Suite
 from sftstudy.errors import StudyError
 from sftstudy.registry import Registry, known
 
@@ -86,5 +86,6 @@ def files_of(suite: Suite) -> list[Location]:
 
 
 def _key(location: Location) -> tuple[str, ...]:
-    # a hub split is the same split at any revision
-    return tuple(str(value) for key, value in location.model_dump().items() if key != "revision")
+    if isinstance(location, HubSplit):  # whatever its revision, and whichever config: a split is not to be trained on in part
+        return (location.hub, location.split)
+    return tuple(str(value) for value in location.model_dump().values())

@@ -1,6 +1,5 @@
 """Reading config: what a user gets wrong ends in one line that names file, key and remedy."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,6 @@ from sftstudy.registry import load
 CONFIG = Path(__file__).parents[2] / "config"
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(CONFIG, tmp_path / "config"))
-
-
 def overlay(folder: Path, **files: str) -> Path:
     """An overlay folder with the given YAML files; `studies_x` is studies/x.yaml."""
     for name, text in ({"config": "studies: [tiny]"} | files).items():
@@ -24,6 +18,12 @@ def overlay(folder: Path, **files: str) -> Path:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
     return folder
+
+
+def study(model: str = "tiny-llama", data: str = "tiny", recipe: str = "mine", benchmark: str = "tiny-mmlu") -> dict[str, str]:
+    """An active study of one run."""
+    grid = f"{{model: [{model}], data: [{data}], recipe: [{recipe}], seed: [1]}}"
+    return {"config": "studies: [mine]", "studies_mine": f"question: q\nruns: [{grid}]\nbenchmarks: [{benchmark}]"}
 
 
 LAB = "{effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: 1}"
@@ -39,9 +39,7 @@ MISTAKES = {
     ),
     "missing key": ({"models": "a: {source: hub, id: x/y}"}, "models.yaml: a.revision: missing; add this key"),
     "bad value": (
-        {
-            "recipes": "recipes: {mine: {strategy: stacked, training: {effective_batch_size: 0, learning_rate: 1, epochs: 1, num_checkpoints: 1}}}"
-        },
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('8', '0', 1)}}}}}"},
         "recipes.yaml: recipes.mine.training.effective_batch_size: input should be greater than 0 (got 0)",
     ),
     "two warm-ups": (
@@ -55,44 +53,27 @@ MISTAKES = {
     "unusable name": ({"models": "My_Model: {source: folder, path: x}"}, "models.yaml: My_Model: not a usable name"),
     "misspelt study": ({"config": "studies: [tny]"}, "config.yaml: studies: no study 'tny'; did you mean 'tiny'?"),
     "misspelt model": (
-        {
-            "config": "studies: [mine]",
-            "studies_mine": "question: q\nruns: [{model: [tiny-lama], data: [tiny], recipe: [tiny-lab-stacked], seed: [1]}]\nbenchmarks: [tiny-mmlu]",
-        },
+        study(model="tiny-lama", recipe="tiny-lab-stacked"),
         "studies/mine.yaml: runs.0.model: no model 'tiny-lama'; did you mean 'tiny-llama'?",
     ),
     "misspelt benchmark": (
-        {
-            "config": "studies: [mine]",
-            "studies_mine": "question: q\nruns: [{model: [tiny-llama], data: [tiny], recipe: [tiny-lab-stacked], seed: [1]}]\nbenchmarks: [tiny-mmlo]",
-        },
+        study(recipe="tiny-lab-stacked", benchmark="tiny-mmlo"),
         "studies/mine.yaml: benchmarks.0: no benchmark 'tiny-mmlo'; did you mean 'tiny-mmlu'?",
     ),
     "batch exceeds the data": (
-        {
-            "config": "studies: [mine]",
-            "recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('8', '999999', 1)}}}}}",
-            "studies_mine": "question: q\nruns: [{model: [tiny-llama], data: [tiny], recipe: [mine], seed: [1]}]\nbenchmarks: [tiny-mmlu]",
-        },
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('8', '999999', 1)}}}}}"} | study(),
         "recipes.yaml: mine: with data 'tiny', stage 01-stacked: effective_batch_size 999999 exceeds the",
     ),
     "training on the exam": (
         {
-            "config": "studies: [mine]",
             "data": "leaky: {phases: {all: {num_samples: 100, sources: [{from: {world: tiny, file: mt_questions.jsonl}}]}}}",
-            "studies_mine": (
-                "question: q\nruns: [{model: [tiny-llama], data: [leaky], recipe: [mine], seed: [1]}]\nbenchmarks: [tiny-mt-bench]"
-            ),
             "recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}",
-        },
+        }
+        | study(data="leaky", benchmark="tiny-mt-bench"),
         "data.yaml: leaky.phases.all.sources.0.from: the suite 'tiny-mt-bench' scores these very items; train on another split",
     ),
     "no selection": (
-        {
-            "config": "studies: [mine]",
-            "recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}",
-            "studies_mine": "question: q\nruns: [{model: [tiny-llama], data: [tiny], recipe: [mine], seed: [1]}]\nbenchmarks: [tiny-mmlu]",
-        },
+        {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}"} | study(),
         "recipes.yaml: mine: select.instruct: missing; say how this phase's checkpoint is chosen",
     ),
 }

@@ -1,0 +1,41 @@
+"""Compares records that were made elsewhere with today's plan, so that copied results can be taken over without rerunning anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from sftstudy import spec
+from sftstudy.plan import Plan
+
+
+def expected_hashes(plan: Plan) -> dict[Path, str]:
+    """Every record of the plan -> the spec hash that it must answer to."""
+    names = {"world": "world.json", "model": "model.json", "phase": "phase.json", "stage": "training.json"}
+    found = {
+        folder / names[value.kind]: spec.spec_hash(value)
+        for folder, value in plan.specs.items()
+        if value.kind in names and spec.programs(value)
+    }
+    for folder, stage in plan.stages.items():
+        if stage.training:
+            found[folder / "data.json"] = spec.spec_hash(stage, "mix_stage")
+        if stage.parent:
+            found[folder.parent / stage.parent.stage / "selection.json"] = stage.parent.selection_hash
+        for suite in plan.suites_of(stage):
+            suite_hash = spec.spec_hash(plan.suite_spec(suite))
+            blocks = plan.parts(stage, suite).values()
+            for stem, ckpts in zip(plan.score_stems(stage, suite), blocks, strict=True):
+                found[Path(f"{stem}.json")] = spec.score_hash(spec.spec_hash(stage), suite_hash, ckpts)
+    return found
+
+
+def problems(plan: Plan) -> list[str]:
+    """One line per record that is missing or answers to another spec; empty if the results are those of today's plan."""
+    lines = []
+    for path, expected in expected_hashes(plan).items():
+        if not path.exists():
+            lines.append(f"{path}: missing")
+        elif (found := json.loads(path.read_text()).get("spec_hash")) != expected:
+            lines.append(f"{path}: made from another spec ({found}, the plan says {expected})")
+    return lines
