@@ -1,0 +1,1 @@
+"""From files of chats to tokenised, mixed rows."""

@@ -1,0 +1,184 @@
+"""Turns one phase of the data into tokenised rows with a loss mask, and reports on the mask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sftstudy import hashes, rows
+from sftstudy.config import WorldFile
+from sftstudy.data.formats import Chat, SourceChats, read_source
+from sftstudy.data.templates import Tokenised, render, tokenise
+from sftstudy.errors import StudyError
+from sftstudy.paths import Layout
+from sftstudy.records import ModelRecord, PhaseRecord, WorldRecord, provenance, read_record
+from sftstudy.spec import PhaseSpec, digest, spec_hash
+
+EMPTY, LONG, UNWEIGHTED = "empty_reply", "over_length", "not_kept_by_weight"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Tokenised samples, how many rows were dropped and why, and a hash of the chats that went in."""
+
+    samples: list[Tokenised]
+    dropped: dict[str, int]
+    num_read: int
+    chats_hash: str
+
+
+def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
+    """Write a phase's rows and return its record. Raises StudyError if a row is unusable or the count is not the planned one."""
+    model = _model_record(spec, layout)
+    sources = []
+    for number, source in enumerate(spec.definition.sources, start=1):
+        if isinstance(source.location, WorldFile):
+            _check_world(spec, source.location, layout)
+        try:
+            sources.append(read_source(source, layout=layout))
+        except StudyError as error:
+            raise StudyError(f"data {spec.data}, phase {spec.phase}, source {number}: {error}") from None
+    folder = layout.model_folder(spec.model)
+    prepared = prepare(
+        sources,
+        tokenizer=load_tokenizer(folder),
+        stop_ids=hashes.stop_ids(folder),
+        template=model.chat_template,
+        max_length=spec.max_length,
+        over_length=spec.over_length,
+        empty_replies=spec.empty_replies,
+    )
+    samples = prepared.samples
+    if len(samples) != spec.definition.num_samples:
+        raise StudyError(
+            f"data.yaml: {spec.data}.phases.{spec.phase}.num_samples: {spec.definition.num_samples} planned, "
+            f"{len(samples)} left after cleaning (dropped: {prepared.dropped or 'none'}); write {len(samples)}"
+        )
+    table = rows.from_lists([sample.input_ids for sample in samples], [sample.supervised for sample in samples])
+    rows.write_rows(layout.phase_rows(spec.model, spec.data, spec.phase), table)
+    lengths, num_replies = table.lengths, sum(sample.num_replies for sample in samples)
+    return PhaseRecord(
+        spec_hash=spec_hash(spec),
+        content_hash=digest({"chats": prepared.chats_hash, "tokenizer": model.tokenizer_hash}),
+        **provenance("tokenizers", "transformers", "pyarrow"),
+        num_read=prepared.num_read,
+        num_samples=len(samples),
+        dropped=prepared.dropped,
+        data_hash=table.data_hash(),
+        num_tokens=int(lengths.sum()),
+        num_supervised_tokens=int(table.supervised.sum()),
+        tokens_per_sample={
+            "min": float(lengths.min()),
+            "median": float(np.median(lengths)),
+            "mean": float(lengths.mean()),
+            "p95": float(np.percentile(lengths, 95)),
+            "max": float(lengths.max()),
+        },
+        supervised_per_turn=int(table.supervised.sum()) / num_replies,
+        eos_supervised_share=sum(sample.closed for sample in samples) / num_replies,
+        bos_per_sample=sum(sample.num_bos for sample in samples) / len(samples),
+        chat_template=model.chat_template,
+    )
+
+
+def prepare(
+    sources: list[SourceChats],
+    *,
+    tokenizer: Any,
+    stop_ids: set[int],
+    template: str,
+    max_length: int,
+    over_length: str,
+    empty_replies: str,
+) -> Prepared:
+    """Clean and tokenise chats, keeping their order.
+
+    Raises StudyError for a row that may not be dropped, a reply that is not closed by a token at which generation stops, a reply
+    without any supervised token, or if nothing is left.
+    """
+    dropped: Counter[str] = Counter()
+    chats = [chat for source in sources for chat in source.chats]
+    dropped[UNWEIGHTED] = sum(source.num_read - len(source.chats) for source in sources)
+    full = []
+    for chat in chats:
+        if all(message.content.strip() for message in chat.messages if message.role == "assistant"):
+            full.append(chat)
+            continue
+        if empty_replies == "fail":
+            raise StudyError(f"{chat.origin}: an empty assistant's reply; mend the row, or set `empty_replies: drop`")
+        dropped[EMPTY] += 1
+    tokenised = tokenise(
+        tokenizer,
+        [_rendered(chat, tokenizer, template) for chat in full],
+        name=template,
+        stop_ids=stop_ids | {tokenizer.eos_token_id},
+    )
+    kept = []
+    for chat, sample in zip(full, tokenised, strict=True):
+        if len(sample.input_ids) > max_length:
+            if over_length == "fail":
+                length = len(sample.input_ids)
+                raise StudyError(
+                    f"{chat.origin}: {length} tokens, max_length is {max_length}; raise it, or set `over_length: drop`"
+                )
+            dropped[LONG] += 1
+            continue
+        if not any(sample.supervised[1:]):
+            raise StudyError(f"{chat.origin}: no token of it would be trained on; mend the row")
+        if sample.closed < sample.num_replies:
+            raise StudyError(
+                f"{chat.origin}: chat template {template!r} does not close a reply with a token at which generation stops, "
+                "so the model would never learn to stop; choose another `chat_template` in models.yaml"
+            )
+        kept.append(sample)
+    if not kept:
+        raise StudyError(f"no samples left after cleaning (dropped: {dict(+dropped)})")
+    return Prepared(
+        samples=kept,
+        dropped=dict(+dropped),
+        num_read=sum(source.num_read for source in sources),
+        chats_hash=digest([chat.row_hash for chat in chats]),
+    )
+
+
+def load_tokenizer(folder: Any) -> Any:
+    """The fast tokenizer of a model folder. Raises StudyError if it is not one: the loss mask needs its offsets."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise StudyError(f"{folder}: its tokenizer has no fast variant (tokenizer.json)")
+    return tokenizer
+
+
+def _rendered(chat: Chat, tokenizer: Any, template: str) -> Any:
+    try:
+        return render(tokenizer, chat.messages, name=template)
+    except StudyError as error:
+        raise StudyError(f"{chat.origin}: {error}") from None
+
+
+def _model_record(spec: PhaseSpec, layout: Layout) -> ModelRecord:
+    path = layout.model_record(spec.model)
+    record = read_record(path, ModelRecord)
+    if record.spec_hash != spec.model_hash:
+        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
+    folder = layout.model_folder(spec.model)
+    if not folder.is_dir() or hashes.tokenizer_hash(folder) != record.tokenizer_hash:
+        raise StudyError(f"{folder}: its tokenizer is gone or changed; make it again with `snakemake -c1 --forcerun {path}`")
+    return record
+
+
+def _check_world(spec: PhaseSpec, location: WorldFile, layout: Layout) -> None:
+    path = layout.world_record(location.world)
+    record = read_record(path, WorldRecord)
+    if record.spec_hash != spec.world_hashes[location.world]:
+        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
+    if location.file not in record.files:
+        raise StudyError(f"world {location.world}: has no file {location.file}; it has {', '.join(sorted(record.files))}")
+    file = layout.world_folder(location.world) / location.file
+    if not file.is_file() or hashes.sha256_of(file) != record.files[location.file].sha256:
+        raise StudyError(f"{file}: gone or changed; make it again with `snakemake -c1 --forcerun {path}`")

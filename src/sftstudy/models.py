@@ -1,0 +1,165 @@
+"""Imports base models: from the hub, a folder or a GGUF file to a plain Hugging Face folder with the chat template that we use."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sftstudy import hashes
+from sftstudy.config import FolderModel, GgufModel, HubModel, ScratchModel
+from sftstudy.data.formats import Message, package_folder
+from sftstudy.data.prepare import load_tokenizer
+from sftstudy.data.templates import SHIPPED, render, set_template, tokenise
+from sftstudy.errors import StudyError
+from sftstudy.paths import Layout
+from sftstudy.records import ModelRecord, WorldRecord, provenance, read_record
+from sftstudy.spec import ModelSpec, digest, spec_hash
+
+HUB_PATTERNS = ["*.safetensors", "*.safetensors.index.json", *hashes.SMALL_FILES]
+PROBE = [Message("user", "One?"), Message("assistant", "Two."), Message("user", "Three?"), Message("assistant", "Four.")]
+
+
+def fetch_model(spec: ModelSpec, *, layout: Layout) -> ModelRecord:
+    """Bring a base model to scratch, whole or not at all, and return its record. The stored type of hub and folder models is kept.
+
+    Raises StudyError if it cannot be had, or if its chat template does not tell replies from prompts.
+    """
+    model = spec.model
+    folder = layout.model_folder(spec.name)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        match model:
+            case HubModel():
+                _download(model, partial)
+            case FolderModel():
+                _copy(Path(model.path), partial)
+            case GgufModel():
+                _dequantise(package_folder(model.package) / model.file, partial)
+            case _:
+                raise StudyError(f"models.yaml: {spec.name}: a scratch model is made by pretrain_model")
+        _apply_template(partial, model.chat_template)
+        record = model_record(partial, spec)
+        for path in partial.iterdir():
+            path.chmod(0o644)  # transformers saves weights for their owner alone, and clusters have groups
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except StudyError as error:
+        raise StudyError(f"models.yaml: {spec.name}: {str(error).replace(str(partial), str(folder))}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return record
+
+
+def model_record(folder: Path, spec: ModelSpec, *, pretraining: Mapping[str, float] | None = None) -> ModelRecord:
+    """Record of a model folder: hashes of weights and tokenizer. Raises StudyError if the chat template fails a two-turn probe."""
+    check_template(folder, spec.model.chat_template)
+    weights_hash, tokenizer_hash = hashes.weights_hash(folder), hashes.tokenizer_hash(folder)
+    return ModelRecord(
+        spec_hash=spec_hash(spec),
+        content_hash=digest({"weights": weights_hash, "tokenizer": tokenizer_hash}),
+        **provenance("torch", "transformers", "tokenizers"),
+        num_parameters=hashes.num_parameters(folder),
+        weights_hash=weights_hash,
+        tokenizer_hash=tokenizer_hash,
+        chat_template=spec.model.chat_template,
+        pretraining=dict(pretraining or {}),
+    )
+
+
+def pretraining_world(spec: ModelSpec, *, layout: Layout) -> Path:
+    """Folder of the world that a scratch model learns from. Raises StudyError if it isn't today's, or a file is gone or changed."""
+    if not isinstance(spec.model, ScratchModel):
+        raise StudyError(f"models.yaml: {spec.name}: not a scratch model; fetch_model imports it")
+    path, folder = layout.world_record(spec.model.world), layout.world_folder(spec.model.world)
+    record = read_record(path, WorldRecord)
+    if record.spec_hash != spec.world_hash:
+        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
+    for name in {stage.file for stage in spec.model.pretraining}:
+        if name not in record.files:
+            raise StudyError(f"models.yaml: {spec.name}: world {spec.model.world} has no file {name}")
+        if not (folder / name).is_file() or hashes.sha256_of(folder / name) != record.files[name].sha256:
+            raise StudyError(f"{folder / name}: gone or changed; make it again with `snakemake -c1 --forcerun {path}`")
+    return folder
+
+
+def check_template(folder: Path, name: str) -> None:
+    """Raise StudyError unless the template renders by prefixes, writes at most one BOS and closes replies with a stop token."""
+    tokenizer = load_tokenizer(folder)
+    set_template(tokenizer, "tokenizer")
+    stop_ids = hashes.stop_ids(folder) | {tokenizer.eos_token_id}
+    (sample,) = tokenise(tokenizer, [render(tokenizer, PROBE, name=name)], name=name, stop_ids=stop_ids)
+    if sample.closed < sample.num_replies:
+        raise StudyError(
+            f"chat template {name!r} does not close replies with a token at which generation stops; "
+            f"choose a shipped one: {', '.join(SHIPPED)}"
+        )
+
+
+def _download(model: HubModel, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        found = snapshot_download(model.id, revision=model.revision, allow_patterns=HUB_PATTERNS)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise StudyError(
+            f"{model.id} at {model.revision}: cannot be downloaded ({first}); check id, revision and access, "
+            "or copy it here and use `source: folder`"
+        ) from None
+    _copy(Path(found), folder)
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """Copy weights, config and tokenizer, following links, and compare the weights."""
+    if not (source / "config.json").is_file():
+        raise StudyError(f"{source}: no config.json; give a model folder in Hugging Face layout")
+    for path in sorted(source.iterdir()):
+        if path.name in hashes.SMALL_FILES or path.name.endswith((".safetensors", ".safetensors.index.json")):
+            shutil.copyfile(path, folder / path.name)
+    if hashes.weights_hash(folder) != hashes.weights_hash(source):
+        raise StudyError(f"{source}: changed while it was copied; try again")
+
+
+def _dequantise(file: Path, folder: Path) -> None:
+    """Load a GGUF file as fp32 weights and save them as safetensors, which transformers refuses unless it forgets the quantiser."""
+    if not file.is_file():
+        raise StudyError(f"{file}: missing; install the version of the package that ships it")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    # without the argument, blocks stay packed where the package `kernels` is installed
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(folder)
+
+
+def _apply_template(folder: Path, name: str) -> None:
+    """Store a shipped template in the folder's tokenizer, and its closing token as one at which generation stops."""
+    if name == "tokenizer":
+        return
+    tokenizer = load_tokenizer(folder)
+    set_template(tokenizer, name)
+    tokenizer.save_pretrained(folder)
+
+    def add_stop(settings: dict[str, Any]) -> None:
+        settings["eos_token_id"] = sorted(hashes.stop_ids(folder) | {tokenizer.eos_token_id})
+
+    _edit_json(folder / "generation_config.json", add_stop)
+
+
+def _edit_json(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
+    settings: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    edit(settings)
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,46 @@
+"""What all programs in `workflow/scripts/` share: their arguments, and one line on stderr for what a user can mend."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from sftstudy import spec
+from sftstudy.config import Strict
+from sftstudy.errors import StudyError
+from sftstudy.paths import Layout
+
+S = TypeVar("S", bound=Strict)
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call a program's `main`; a StudyError becomes one line on stderr and exit status 1."""
+    try:
+        main()
+    except StudyError as error:
+        sys.exit("error: " + " ".join(str(error).split()))
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Arguments of a program that works on one spec: the `spec.yaml`, and the two roots."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("spec", type=Path, help="the job's spec.yaml")
+    made.add_argument("--results", type=Path, default=Path("results"), help="root of the records")
+    made.add_argument("--scratch", type=Path, default=Path("scratch"), help="root of weights and tokenised data")
+    return made
+
+
+def layout_of(arguments: argparse.Namespace) -> Layout:
+    """The roots that the user named."""
+    return Layout(results=arguments.results, scratch=arguments.scratch)
+
+
+def read_spec(path: Path, kind: type[S]) -> S:
+    """Read a `spec.yaml` of one kind. Raises StudyError if it is missing, outdated or of another kind."""
+    found = spec.read(path)
+    if not isinstance(found, kind):
+        raise StudyError(f"{path}: holds a {type(found).__name__}, this program wants a {kind.__name__}")
+    return found

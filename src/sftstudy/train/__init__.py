@@ -1,0 +1,1 @@
+"""Trains: base models of the tiny world, and stages of fine-tuning."""

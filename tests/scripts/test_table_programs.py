@@ -1,0 +1,59 @@
+"""The four programs after the records, run by hand as their docstrings say."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sftstudy import spec
+from sftstudy.config import ArmsTable, ScoresFigure
+from sftstudy.paths import Layout
+from table_toys import Tree
+
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+STUDY = "results/studies/toy/spec.yaml"
+
+
+def program(folder: Path, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    tree = Tree(Layout(tmp_path / "results", tmp_path / "scratch"))
+    tree.base({"exam": [0, 0, 1, 0]})
+    for recipe in ("a", "b"):
+        tree.stage(recipe, {"ckpt01": (10, 10, {"exam": [1, 1, 1, 0]})})
+    tree.tables = {"arms": ArmsTable(kind="arms", caption="", arms={"A": "a", "B": "b"})}
+    tree.figures = {"scores": ScoresFigure(kind="scores", caption="", arms={"A": "a", "B": "b"})}
+    spec.write(tmp_path / STUDY, tree.study())
+    return tmp_path
+
+
+def test_records_to_table_figure_and_summary(folder: Path) -> None:
+    calls = [("collect_scores",), ("render_table", "arms"), ("render_figure", "scores"), ("summarize_study",)]
+    for name, *arguments in calls:
+        done = program(folder, name, STUDY, *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    study = folder / "results" / "studies" / "toy"
+    made = sorted(path.relative_to(study).as_posix() for path in study.rglob("*") if path.is_file())
+    assert made == [
+        "figures/scores.pdf", "figures/scores.png", "spec.yaml", "summary.txt",
+        "tables/arms.csv", "tables/arms.md", "tables/arms.tex",
+    ]  # fmt: skip
+
+
+def test_a_table_before_the_collection_ends_in_one_line(folder: Path) -> None:
+    done = program(folder, "render_table", STUDY, "arms")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: results/scores.csv: missing; make it with `python workflow/scripts/collect_scores.py STUDY_SPEC...`"
+    ]
+
+
+def test_importing_the_tables_loads_no_torch() -> None:
+    modules = "sys, sftstudy.tables.summary, sftstudy.tables.figures"
+    code = f"import {modules}\nprint(sorted({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
