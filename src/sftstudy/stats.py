@@ -1,0 +1,216 @@
+"""Intervals of mean scores and paired tests between two arms, over items and seeds. Pure functions over arrays.
+
+A score has two sources of chance: which items a benchmark happens to hold, and the seed of the run. With S seeds and n items
+
+    estimate  = mean over seeds of the mean over items
+    variance  = var over items (of an item's mean over seeds) / n  +  var over seeds (of a seed's mean over items) / S
+
+and the interval is estimate +- t * sqrt(variance), t with Satterthwaite's degrees of freedom. It is slightly conservative: what an
+item contributes by chance within one seed stands in both terms. One seed leaves only the first term: such an interval says nothing
+about other seeds. Items of one cluster (both turns of one question) count as one draw; a macro average is stratified by task.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+Average = Literal["micro", "macro"]
+Unit = Literal["fraction", "rating"]
+
+SCALE: dict[Unit, tuple[float, float]] = {"fraction": (0.0, 1.0), "rating": (1.0, 10.0)}
+
+
+@dataclass(frozen=True)
+class ItemScores:
+    """One arm on one benchmark: `values` is seeds x items, NaN where a verdict failed.
+
+    `items` identify an item across arms. `tasks` are the strata of a macro average, `clusters` the units drawn together.
+    """
+
+    seeds: tuple[int, ...]
+    items: tuple[str, ...]
+    tasks: tuple[str, ...]
+    clusters: tuple[str, ...]
+    values: Array
+
+    def __post_init__(self) -> None:
+        shape = (len(self.seeds), len(self.items))
+        if self.values.shape != shape or len(self.tasks) != shape[1] or len(self.clusters) != shape[1]:
+            raise ValueError(f"values are {self.values.shape}, seeds and items say {shape}")
+        if len(set(self.items)) != len(self.items):
+            raise ValueError("two items have one identity")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its interval; `low` and `high` are None where items tell nothing of it: one item, or equal ratings throughout."""
+
+    value: float
+    low: float | None
+    high: float | None
+    num_items: int
+    num_seeds: int
+
+    @property
+    def half(self) -> float | None:
+        """Half the width of the interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First arm minus second on the items that both have, with interval and two-sided p-value."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    num_items: int
+
+
+def mean(values: Array, tasks: Sequence[str], average: Average) -> float:
+    """Mean of one seed's items, failed verdicts left out. Macro is the mean of the tasks' means. NaN without any valid item."""
+    valid = ~np.isnan(values)
+    if not valid.any():
+        return math.nan
+    if average == "micro":
+        return float(values[valid].mean())
+    names = np.asarray(tasks)
+    return float(np.mean([values[valid & (names == task)].mean() for task in np.unique(names[valid])]))
+
+
+def estimate(scores: ItemScores, unit: Unit, *, average: Average = "micro", level: float = 0.95) -> Estimate | None:
+    """Mean and interval as the module states, clipped to the unit's scale. None if a seed has no valid item.
+
+    If every item is wrong, or every one right, the t interval has no width; the exact (Clopper-Pearson) bound takes its place.
+    """
+    by_seed = np.array([mean(row, scores.tasks, average) for row in scores.values])
+    if by_seed.size == 0 or np.isnan(by_seed).any():
+        return None
+    value = float(by_seed.mean())
+    variance, freedom, num_draws = _item_variance(_mean_over_seeds(scores.values), scores, average)
+    num_items = int((~np.isnan(scores.values)).any(axis=0).sum())
+    if num_draws < 2:
+        return Estimate(value, None, None, num_items, len(scores.seeds))
+    error, freedom = _standard_error(variance, freedom, [by_seed])
+    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
+    if unit == "rating" and half == 0:
+        return Estimate(value, None, None, num_items, len(scores.seeds))
+    floor, top = SCALE[unit]
+    low, high = max(floor, value - half), min(top, value + half)
+    if unit == "fraction" and value in (floor, top):
+        reach = 1.0 - ((1.0 - level) / 2) ** (1.0 / num_draws)
+        low, high = (low, max(high, reach)) if value == floor else (min(low, 1.0 - reach), high)
+    return Estimate(value, low, high, num_items, len(scores.seeds))
+
+
+def paired_difference(
+    first: ItemScores, second: ItemScores, *, unit: Unit, average: Average = "micro", level: float = 0.95
+) -> Difference | None:
+    """Comparison paired over common items: var over items of their difference / n, plus each arm's variance over seeds / its seeds.
+
+    Seeds are two samples (Welch): seed 1 of two recipes shares the order of the data and little else, and pairing a handful would
+    leave next to no degrees of freedom.
+
+    The t-test is too sure of itself where few items differ. So p is never below that of an exact sign test (McNemar) if items are
+    right or wrong and each arm has one seed, nor below the least that so many differing items can give otherwise; the interval is
+    widened to agree. None with fewer than two common items, or a seed without any valid item.
+    """
+    place = {item: column for column, item in enumerate(second.items)}
+    pairs = [(column, place[item]) for column, item in enumerate(first.items) if item in place]
+    if not pairs:
+        return None
+    mine, theirs = (_columns(scores, columns) for scores, columns in zip((first, second), zip(*pairs, strict=True), strict=True))
+    gap = _mean_over_seeds(mine.values) - _mean_over_seeds(theirs.values)
+    known = ~np.isnan(gap)
+    variance, freedom, num_draws = _item_variance(gap, mine, average)
+    if num_draws < 2:
+        return None
+    means = [np.array([mean(np.where(known, row, np.nan), s.tasks, average) for row in s.values]) for s in (mine, theirs)]
+    if np.isnan(means[0]).any() or np.isnan(means[1]).any():
+        return None
+    value = float(means[0].mean() - means[1].mean())
+    error, freedom = _standard_error(variance, freedom, means)
+    quantile = float(stats.t.isf((1 - level) / 2, freedom))
+    p_t = 1.0 if value == 0 else float(2 * stats.t.sf(abs(value) / error, freedom)) if error > 0 else 0.0
+    p = max(p_t, _least_p(gap, mine, exact=len(first.seeds) == len(second.seeds) == 1))
+    half = quantile * error
+    if value != 0 and p > p_t:
+        half = max(half, abs(value) * quantile / float(stats.t.isf(min(p, 0.5) / 2, freedom)))
+    span = SCALE[unit][1] - SCALE[unit][0]
+    return Difference(value, max(-span, value - half), min(span, value + half), p, int(known.sum()))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for having asked several questions at once (Holm), in the given order."""
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def _columns(scores: ItemScores, columns: Sequence[int]) -> ItemScores:
+    def pick(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(names[column] for column in columns)
+
+    return ItemScores(scores.seeds, pick(scores.items), pick(scores.tasks), pick(scores.clusters), scores.values[:, list(columns)])
+
+
+def _mean_over_seeds(values: Array) -> Array:
+    """An item's mean over the seeds in which it has a value; NaN if there is none."""
+    counts = (~np.isnan(values)).sum(axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
+
+
+def _item_variance(values: Array, scores: ItemScores, average: Average) -> tuple[float, float, int]:
+    """Variance of the mean of `values` (one per item) over draws of items, its degrees of freedom, and the number of draws.
+
+    Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n.
+    """
+    known = ~np.isnan(values)
+    values = values[known]
+    strata = np.asarray(scores.tasks)[known] if average == "macro" else np.full(values.size, "")
+    clusters = np.asarray(scores.clusters)[known]
+    names = np.unique(strata)
+    variance, num_draws, num_strata = 0.0, 0, 0
+    for name in names:
+        here = strata == name
+        group = np.unique(clusters[here], return_inverse=True)[1]
+        draws = int(group.max()) + 1
+        centre = values[here].mean() if draws > 1 else values.mean()
+        pulls = np.bincount(group, (values[here] - centre) / (here.sum() * len(names)))
+        variance += float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0)
+        num_draws += draws
+        num_strata += draws > 1
+    return variance, float(max(num_draws - max(num_strata, 1), 1)), num_draws
+
+
+def _standard_error(variance: float, freedom: float, samples: Sequence[Array]) -> tuple[float, float]:
+    """Standard error and Satterthwaite's degrees of freedom: item variance plus the variance of each sample of seed means."""
+    parts = [(variance, freedom)]
+    parts += [(float(sample.var(ddof=1)) / sample.size, sample.size - 1.0) for sample in samples if sample.size > 1]
+    total = sum(part for part, _ in parts)
+    squares = sum(part**2 / degrees for part, degrees in parts)
+    return math.sqrt(total), total**2 / squares if squares > 0 else freedom
+
+
+def _least_p(gap: Array, scores: ItemScores, *, exact: bool) -> float:
+    """Exact p-value of the sign test where it applies, else the least one possible with so many differing draws."""
+    differing = ~np.isnan(gap) & (gap != 0)
+    draws = np.asarray(scores.clusters)[differing]
+    num_differing = np.unique(draws).size
+    if num_differing == 0:
+        return 1.0
+    if exact and num_differing == draws.size and (np.abs(gap[differing]) == 1).all():
+        return float(stats.binomtest(int((gap > 0).sum()), num_differing).pvalue)
+    return 2.0 ** (1 - num_differing)

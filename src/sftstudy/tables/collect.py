@@ -1,0 +1,259 @@
+"""All score records of some studies as one tidy table, `results/scores.csv`, and what is amiss with them, `results/missing.csv`.
+
+A record enters only if it answers today's spec, if its weights are those that training left, and if its items average to its
+scores. What does not is listed, never an exception: a table then has an empty cell. No (benchmark, task) mixes two sets of items:
+the set that most stages were scored on stays (of equally frequent ones the base model's, then the first by hash); scores on the
+others are listed and left out.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+
+from sftstudy import records, stats
+from sftstudy.errors import StudyError
+from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
+from sftstudy.records import ModelRecord, Score, ScoreRecord, TrainingRecord
+from sftstudy.spec import PlannedStage, StudySpec
+
+ITEM_COLUMNS = ("ckpt", "benchmark", "task", "item", "item_hash", "value")
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """One line of `scores.csv`: a number and where it comes from. Sample counts are from the base model on."""
+
+    model: str
+    data: str
+    recipe: str
+    seed: int
+    stage: str
+    suite: str
+    part: str
+    ckpt: str
+    benchmark: str
+    task: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    num_items: int
+    failure_share: float
+    samples_seen: int
+    samples_spent: int
+    num_fewshot: int
+    higher_is_better: bool
+    task_version: str
+    harness: str
+    harness_version: str
+    judge: str | None
+    items_hash: str
+    weights_hash: str
+    spec_hash: str
+    commit: str
+
+
+@dataclass(frozen=True, order=True)
+class Missing:
+    """One line of `missing.csv`.
+
+    `reason` is missing, stale spec, broken, other weights, mixed items or failed verdicts (the score is there but has no value).
+    """
+
+    path: str
+    study: str
+    reason: str
+    detail: str = ""
+
+
+def collect_scores(studies: Sequence[StudySpec], *, layout: Layout) -> None:
+    """Write `scores.csv` and `missing.csv` for these studies: sorted, the same bytes from the same records."""
+    rows: set[Row] = set()
+    missing: set[Missing] = set()
+    for study in studies:
+        for stage in study.stages:
+            found, lacking = _collect_stage(study, stage, layout=layout)
+            rows.update(found)
+            missing.update(lacking)
+    kept, mixed = _drop_mixed_items(rows, studies, layout=layout)
+    missing.update(mixed)
+    records.write_text(layout.scores_csv(), _to_csv(Row, sorted(kept, key=_key)))
+    records.write_text(layout.missing_csv(), _to_csv(Missing, sorted(missing)))
+
+
+def read_items(path: Path) -> pd.DataFrame:
+    """The per-item file of a score record. Raises StudyError if it is missing or is not one."""
+    try:
+        items = pd.read_parquet(path, columns=list(ITEM_COLUMNS))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; score that stage again") from None
+    except (ValueError, OSError, KeyError) as error:
+        raise StudyError(
+            f"{path}: not a file of items ({str(error).splitlines()[0]}); delete it and score that stage again"
+        ) from None
+    return items.astype({"ckpt": str, "benchmark": str, "task": str, "item": str, "item_hash": str, "value": float})
+
+
+def read_training(stage: PlannedStage, *, layout: Layout) -> TrainingRecord | None:
+    """A stage's training record if it is sound and answers today's spec; if not, `missing.csv` says why."""
+    path = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
+    try:
+        training = records.read_record(path, TrainingRecord)
+    except StudyError:
+        return None
+    return training if training.spec_hash == stage.spec_hash else None
+
+
+def _collect_stage(study: StudySpec, stage: PlannedStage, *, layout: Layout) -> tuple[list[Row], list[Missing]]:
+    """Rows of a stage's good records, and what is wrong with the others."""
+    rows: list[Row] = []
+    missing: list[Missing] = []
+    folder = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    parts = sorted((suite, part, expected) for suite, planned in stage.scores.items() for part, expected in planned.items())
+    weights, lacking = _weights(study.name, stage, layout=layout) if parts else ({}, [])
+    for suite, part, expected in parts:
+        stem = score_stem(folder, suite, part)
+        path = stem.with_name(f"{part}.json")
+        fault = _Fault(study.name, path)
+        if not path.exists():
+            missing.append(fault("missing"))
+            continue
+        try:
+            record = records.read_record(path, ScoreRecord)
+            items = read_items(stem.with_name(f"{part}.parquet")) if record.spec_hash == expected else pd.DataFrame()
+        except StudyError as error:
+            missing.append(fault("broken", str(error)))
+            continue
+        identity = (record.model, record.data, record.recipe, record.seed, record.stage, record.suite, record.part)
+        if record.spec_hash != expected:
+            missing.append(fault("stale spec", f"record has {record.spec_hash}, today's is {expected}"))
+        elif identity != (stage.model, stage.data, stage.recipe, stage.seed, stage.stage, suite, part):
+            missing.append(fault("broken", f"the record says that it is {'/'.join(map(str, identity))}"))
+        elif lacking:
+            missing.append(fault("other weights", f"cannot be checked: {lacking[0].path} is {lacking[0].reason}"))
+        elif strange := sorted({score.ckpt for score in record.scores if weights.get(score.ckpt) != score.weights_hash}):
+            missing.append(fault("other weights", f"{', '.join(strange)} was trained again since"))
+        elif disagreement := _disagreement(record.scores, items, study):
+            missing.append(fault("broken", disagreement))
+        else:
+            rows.extend(_row(record, score) for score in record.scores)
+            failed = sorted({f"{score.benchmark} at {score.ckpt}" for score in record.scores if score.value is None})
+            missing.extend([fault("failed verdicts", "; ".join(failed))] if failed else [])
+    return rows, missing + lacking
+
+
+@dataclass(frozen=True)
+class _Fault:
+    study: str
+    path: Path
+
+    def __call__(self, reason: str, detail: str = "") -> Missing:
+        return Missing(self.path.as_posix(), self.study, reason, detail)
+
+
+def _weights(study: str, stage: PlannedStage, *, layout: Layout) -> tuple[dict[str, str], list[Missing]]:
+    """Checkpoint -> weights hash as training (or the base model's record) left them; or why that is not known."""
+    try:
+        if stage.stage == BASE_STAGE:
+            path = layout.model_record(stage.model)
+            return {BASE_CKPT: records.read_record(path, ModelRecord).weights_hash}, []
+        path = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
+        training = records.read_record(path, TrainingRecord)
+    except StudyError as error:
+        fault = _Fault(study, path)
+        return {}, [fault("broken", str(error)) if path.exists() else fault("missing")]
+    if training.spec_hash != stage.spec_hash:
+        return {}, [_Fault(study, path)("stale spec", f"record has {training.spec_hash}, today's is {stage.spec_hash}")]
+    return {entry.ckpt: entry.weights_hash for entry in training.checkpoints}, []
+
+
+def _disagreement(scores: Sequence[Score], items: pd.DataFrame, study: StudySpec) -> str:
+    """First way in which a record's scores are not the averages of its items; empty if there is none."""
+    seen: set[tuple[str, str, str]] = set()
+    groups = {(str(ckpt), str(name)): group for (ckpt, name), group in items.groupby(["ckpt", "benchmark"])}
+    for score in scores:
+        place = f"{score.benchmark}, {score.task} at {score.ckpt}"
+        if (score.ckpt, score.benchmark, score.task) in seen:
+            return f"{place}: two scores"
+        seen.add((score.ckpt, score.benchmark, score.task))
+        planned = study.benchmarks.get(score.benchmark)
+        if planned is None:
+            continue
+        group = groups.get((score.ckpt, score.benchmark))
+        if group is None:
+            return f"{place}: no items"
+        if score.task != score.benchmark:
+            group = group[group["task"] == score.task]
+            if group.empty:  # a cut across tasks, such as the first turns of MT-Bench; no table uses it
+                continue
+        if score.num_items not in (len(group), group["value"].count()):
+            return f"{place}: {len(group)} items, the score says {score.num_items}"
+        average = stats.mean(group["value"].to_numpy(float), group["task"].tolist(), planned.average)
+        if score.value is not None and not math.isclose(average, score.value, abs_tol=1e-6):
+            return f"{place}: items average to {average:.6f} ({planned.average}), the score says {score.value:.6f}"
+    return ""
+
+
+def _row(record: ScoreRecord, score: Score) -> Row:
+    values = score.model_dump() | {name: getattr(record, name) for name in record.__class__.model_fields if name != "scores"}
+    return Row(**{field.name: values[field.name] for field in fields(Row)})
+
+
+def _drop_mixed_items(rows: Iterable[Row], studies: Sequence[StudySpec], *, layout: Layout) -> tuple[list[Row], list[Missing]]:
+    """Rows whose benchmark was scored on the kept set of items throughout, and a line for each record that loses a benchmark."""
+    rows = list(rows)
+    votes: dict[tuple[str, str], Counter[str]] = {}
+    on_base: dict[tuple[str, str], set[str]] = {}
+    for task, _, items_hash in sorted({((r.benchmark, r.task), _stage(r), r.items_hash) for r in rows}):
+        votes.setdefault(task, Counter())[items_hash] += 1
+    for row in rows:
+        if row.stage == BASE_STAGE:
+            on_base.setdefault((row.benchmark, row.task), set()).add(row.items_hash)
+    kept = {
+        task: min(count, key=lambda name: (-count[name], name not in on_base.get(task, ()), name)) for task, count in votes.items()
+    }
+    strange = {(_stage(r), r.suite, r.part, r.benchmark) for r in rows if r.items_hash != kept[r.benchmark, r.task]}
+    missing = [
+        Missing(score_stem(folder, suite, f"{part}.json").as_posix(), study.name, "mixed items", benchmark)
+        for study in studies
+        for planned in study.stages
+        for folder in [layout.stage_results(planned.model, planned.data, planned.recipe, planned.seed, planned.stage)]
+        for stage, suite, part, benchmark in sorted(strange)
+        if stage == (planned.model, planned.data, planned.recipe, planned.seed, planned.stage)
+        and part in planned.scores.get(suite, {})
+    ]
+    return [r for r in rows if (_stage(r), r.suite, r.part, r.benchmark) not in strange], missing
+
+
+def _stage(row: Row) -> tuple[str, str, str, int, str]:
+    return row.model, row.data, row.recipe, row.seed, row.stage
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return (
+        row.model,
+        row.data,
+        row.recipe,
+        f"{row.seed:09d}",
+        row.stage,
+        row.ckpt,
+        row.benchmark,
+        row.task,
+        row.metric,
+        row.spec_hash,
+    )
+
+
+def _to_csv(kind: type[Row] | type[Missing], lines: Sequence[Row] | Sequence[Missing]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([field.name for field in fields(kind)])
+    writer.writerows(astuple(line) for line in lines)
+    return out.getvalue()

@@ -1,0 +1,121 @@
+"""Which records enter the tidy table, and what is said about the others."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sftstudy.paths import Layout
+from sftstudy.tables.collect import collect_scores
+from table_toys import CHAT, EXAM, Tree, edit
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    made = Tree(Layout(tmp_path / "results", tmp_path / "scratch"), benchmarks={"exam": EXAM, "chat": CHAT})
+    made.base({"exam": [0, 0, 1, 0], "chat": [1, 2, 1, 2]})
+    made.stage("r", {"ckpt01": (10, 10, {"exam": [1, 0, 1, 0], "chat": [5, 6, None, 7]})})
+    return made
+
+
+def collect(tree: Tree) -> tuple[pd.DataFrame, pd.DataFrame]:
+    collect_scores([tree.study()], layout=tree.layout)
+    return pd.read_csv(tree.layout.scores_csv(), keep_default_na=False), pd.read_csv(
+        tree.layout.missing_csv(), keep_default_na=False
+    )
+
+
+def record(tree: Tree, suite: str = "exams") -> Path:
+    return tree.layout.stage_results("m", "d", "r", 1, "01-stacked") / "scores" / suite / "all.json"
+
+
+def test_good_records_make_a_row_each_and_nothing_is_missing(tree: Tree) -> None:
+    scores, missing = collect(tree)
+    assert list(zip(scores["recipe"], scores["benchmark"], scores["value"], strict=True)) == [
+        ("r", "chat", 6.0), ("r", "exam", 0.5), ("none", "chat", 1.5), ("none", "exam", 0.25),
+    ]  # fmt: skip
+    assert missing.empty
+
+
+def test_two_studies_share_a_stage_and_give_the_same_bytes_twice(tree: Tree) -> None:
+    studies = [tree.study("one"), tree.study("two")]
+    collect_scores(studies, layout=tree.layout)
+    once = tree.layout.scores_csv().read_bytes()
+    collect_scores(studies[::-1], layout=tree.layout)
+    assert tree.layout.scores_csv().read_bytes() == once
+    assert once.count(b"\n") == 1 + 4
+
+
+def problem(tree: Tree) -> tuple[str, str, list[str]]:
+    """The one problem, as (file, reason), and the benchmarks still known of recipe r."""
+    scores, missing = collect(tree)
+    assert len(missing) == 1
+    return (
+        Path(missing.iloc[0]["path"]).relative_to(tree.layout.results).as_posix(),
+        missing.iloc[0]["reason"],
+        list(scores[scores["recipe"] == "r"]["benchmark"]),
+    )
+
+
+EXAMS = "runs/m/d/r/seed1/01-stacked/scores/exams/all.json"
+
+
+def test_missing_record(tree: Tree) -> None:
+    record(tree).unlink()
+    assert problem(tree) == (EXAMS, "missing", ["chat"])
+
+
+def test_stale_spec_is_refused_by_name(tree: Tree) -> None:
+    edit(record(tree), spec_hash="yesterday")
+    assert problem(tree) == (EXAMS, "stale spec", ["chat"])
+
+
+def test_unreadable_record(tree: Tree) -> None:
+    record(tree).write_text('{"schema_version": 1')
+    assert problem(tree) == (EXAMS, "broken", ["chat"])
+
+
+def test_record_without_items(tree: Tree) -> None:
+    record(tree).with_suffix(".parquet").unlink()
+    assert problem(tree) == (EXAMS, "broken", ["chat"])
+
+
+def test_record_of_another_run(tree: Tree) -> None:
+    edit(record(tree), recipe="q")
+    assert problem(tree) == (EXAMS, "broken", ["chat"])
+
+
+def test_items_that_do_not_average_to_the_score(tree: Tree) -> None:
+    path = record(tree).with_suffix(".parquet")
+    pd.read_parquet(path).assign(value=1.0).to_parquet(path)
+    assert problem(tree) == (EXAMS, "broken", ["chat"])
+
+
+def test_failed_score_stays_without_a_value(tree: Tree) -> None:
+    tree.stage("q", {"ckpt01": (10, 10, {"exam": [1, 0, 1, 0], "chat": [None, None, None, 9]})})
+    scores, missing = collect(tree)
+    assert list(missing["reason"]) == ["failed verdicts"]
+    assert list(scores[(scores["recipe"] == "q") & (scores["benchmark"] == "chat")]["value"]) == [""]
+
+
+def test_other_weights_than_training_left(tree: Tree) -> None:
+    path = tree.layout.stage_results("m", "d", "r", 1, "01-stacked") / "training.json"
+    path.write_text(path.read_text().replace("w-ckpt01", "w-new"))
+    scores, missing = collect(tree)
+    assert list(missing["reason"]) == ["other weights"] * 2
+    assert list(scores["recipe"]) == ["none", "none"]
+
+
+def test_without_the_training_record_weights_cannot_be_checked(tree: Tree) -> None:
+    (tree.layout.stage_results("m", "d", "r", 1, "01-stacked") / "training.json").unlink()
+    scores, missing = collect(tree)
+    assert sorted(missing["reason"]) == ["missing", "other weights", "other weights"]
+    assert "r" not in set(scores["recipe"])
+
+
+def test_other_items_than_the_majority_are_left_out(tree: Tree) -> None:
+    tree.stage("q", {"ckpt01": (10, 10, {"exam": [1, 1, 1, 0, 1, 1], "chat": [5, 6, 7, 8]})})
+    scores, missing = collect(tree)
+    assert list(missing["reason"]) == ["mixed items"]
+    assert list(scores[scores["recipe"] == "q"]["benchmark"]) == ["chat"]
+    assert set(scores[scores["benchmark"] == "exam"]["items_hash"]) == {"items-exam-4"}
