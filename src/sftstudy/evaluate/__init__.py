@@ -1,0 +1,1 @@
+"""Scores checkpoints: lm-eval benchmarks, and MT-Bench answers with their judgments."""

@@ -1,0 +1,340 @@
+"""Scores checkpoints on a suite of lm-eval benchmarks, and keeps the value of every item."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sftstudy.config import HarnessBenchmark, HarnessSuite, HubSplit
+from sftstudy.errors import StudyError
+from sftstudy.evaluate.locate import check_worlds, locate
+from sftstudy.evaluate.shards import Item, Shard, finished, macro_average, mean_and_stderr, write_items
+from sftstudy.evaluate.weights import Weights, find_weights, load_tokenizer, read_model, require_chat_template
+from sftstudy.hashes import sha256_of
+from sftstudy.paths import Layout, score_stem
+from sftstudy.records import Score, ScoreRecord, provenance, write_record
+from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A benchmark with its loaded lm-eval tasks, ready to be put to any number of models."""
+
+    name: str
+    benchmark: HarnessBenchmark
+    tasks: dict[str, Any]
+    num_fewshot: int
+    items: dict[str, list[int]] | None
+
+
+def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], layout: Layout) -> ScoreRecord:
+    """Score a block of a stage's checkpoints on all benchmarks of a suite, and write the record and its items.
+
+    A checkpoint that was finished before, with the same weights, tokenizer, suite and harness, is not scored again: its shard lies
+    under scratch. Raises StudyError if weights, a task or a file is missing.
+    """
+    if not isinstance(suite.suite, HarnessSuite):
+        raise StudyError(f"suite {suite.name}: its kind is {suite.suite.kind}; score it with answer_mt_bench and judge_mt_bench")
+    names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    check_worlds(suite, layout)
+    bench = _Bench(suite.suite, stage=stage, layout=layout)
+    shards: dict[str, Shard] = {}
+    tokenizer_hash = read_model(stage, layout).tokenizer_hash
+    inputs_hash = _hash_inputs(suite.suite, layout)
+    all_weights = find_weights(stage, checkpoints, layout)
+    for weights in all_weights:
+        key = digest(
+            [
+                weights.weights_hash,
+                weights.samples_seen,
+                weights.samples_spent,
+                tokenizer_hash,
+                spec_hash(suite),
+                inputs_hash,
+                version("lm-eval"),
+            ]
+        )
+        shard = score_stem(layout.stage_scratch(*names), suite.name, f"{weights.ckpt}-{key}.json")
+        shards[weights.ckpt] = finished(shard, partial(bench.score, weights))
+
+    stem = score_stem(layout.stage_results(*names), suite.name, part)
+    scores = [score for shard in shards.values() for score in shard.scores]
+    record = ScoreRecord(
+        spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
+        content_hash=digest([tokenizer_hash, *([score.weights_hash, score.items_hash] for score in scores)]),
+        model=stage.model,
+        data=stage.data,
+        recipe=stage.recipe,
+        seed=stage.seed,
+        stage=stage.stage,
+        suite=suite.name,
+        part=part,
+        scores=scores,
+        **provenance("lm-eval", "torch", "transformers", "datasets"),
+    )
+    write_items(stem.with_suffix(".parquet"), {ckpt: shard.items for ckpt, shard in shards.items()})
+    write_record(stem.with_suffix(".json"), record)
+    return record
+
+
+class _Bench:
+    """A suite's exams and the run's tokenizer, loaded when the first checkpoint needs them and then kept."""
+
+    def __init__(self, suite: HarnessSuite, *, stage: StageSpec, layout: Layout) -> None:
+        self._suite, self._stage, self._layout = suite, stage, layout
+        self._exams: list[Exam] = []
+        self._tokenizer: Any = None
+
+    def score(self, weights: Weights) -> Shard:
+        """One checkpoint on all benchmarks."""
+        weights.check()
+        if not self._exams:
+            self._exams = load_exams(self._suite, self._layout)
+            self._tokenizer = load_tokenizer(self._stage, self._layout)
+            if any(exam.benchmark.chat_template for exam in self._exams):
+                require_chat_template(self._tokenizer, model=self._stage.model)
+        from sftstudy.evaluate.lm import CheckedLM
+
+        lm = CheckedLM(weights, tokenizer=self._tokenizer, precision=self._suite.precision, batch_size=self._suite.batch_size)
+        pieces = [take_exam(lm, exam, weights) for exam in self._exams]
+        if lm.num_truncated:
+            print(
+                f"{weights.ckpt}: {lm.num_truncated} prompts were longer than the context and lost their beginning", file=sys.stderr
+            )
+        return Shard(
+            scores=[score for piece in pieces for score in piece.scores], items=[item for piece in pieces for item in piece.items]
+        )
+
+
+def load_exams(suite: HarnessSuite, layout: Layout) -> list[Exam]:
+    """Load the tasks of all benchmarks of a suite once.
+
+    Raises StudyError for an unknown task, an absent data set or bad item numbers.
+    """
+    for benchmark in suite.benchmarks.values():
+        for place in benchmark.uses:
+            if not isinstance(place, HubSplit):
+                locate(place, layout)
+    if suite.include_path and not Path(suite.include_path).is_dir():
+        raise StudyError(f"{suite.include_path}: no such folder; correct include_path in benchmarks.yaml")
+    _prepare_environment(suite, layout)
+    from lm_eval import utils
+    from lm_eval.tasks import TaskManager
+
+    # lm-eval compiles a task's template anew for every item, which takes longer than a tiny model's answers
+    utils.env.from_string = cache(utils.env.from_string)
+    own = str(Path(suite.include_path).absolute()) if suite.include_path else None
+    manager = TaskManager(include_defaults=suite.stock_tasks, include_path=own)
+    with _inside(Path(suite.mirror) if suite.mirror else layout.scratch.absolute().parent):
+        tasks = {name: _load_tasks(manager, name, benchmark) for name, benchmark in suite.benchmarks.items()}
+    return [_make_exam(name, benchmark, tasks[name]) for name, benchmark in suite.benchmarks.items()]
+
+
+def _load_tasks(manager: Any, name: str, benchmark: HarnessBenchmark) -> dict[str, Any]:
+    """Task name -> lm-eval's task, groups resolved."""
+    where = f"benchmarks.yaml: {name}.tasks"
+    if unknown := [task for task in benchmark.tasks if task not in manager.task_index]:
+        raise StudyError(f"{where}: lm-eval knows no {', '.join(unknown)}; correct the name, include_path or stock_tasks")
+    seed_like_lm_eval()
+    try:
+        tasks: dict[str, Any] = manager.load(benchmark.tasks)["tasks"]
+    except (OSError, ValueError) as error:  # ConnectionError and DatasetNotFoundError are OSErrors
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise StudyError(f"{where}: {reason}; fetch the data set, or correct mirror or data_files") from None
+    return tasks
+
+
+def _make_exam(name: str, benchmark: HarnessBenchmark, tasks: dict[str, Any]) -> Exam:
+    if name in tasks and len(tasks) > 1:
+        raise StudyError(f"benchmarks.yaml: {name}: one of its {len(tasks)} tasks has the benchmark's own name; rename it")
+    for task in tasks.values():
+        own = task.config.num_fewshot or 0
+        task.set_config("num_fewshot", own if benchmark.num_fewshot is None else benchmark.num_fewshot)
+    shots = {task.config.num_fewshot for task in tasks.values()}
+    if len(shots) > 1:
+        raise StudyError(f"benchmarks.yaml: {name}: its tasks use {sorted(shots)} shots; split the benchmark, or give num_fewshot")
+    items = _read_items(Path(benchmark.items), tasks) if benchmark.items else None
+    return Exam(name, benchmark, tasks, shots.pop(), items)
+
+
+def _read_items(path: Path, tasks: dict[str, Any]) -> dict[str, list[int]]:
+    """Task -> item numbers in ascending order, as lm-eval needs them to number its samples right."""
+    try:
+        items: dict[str, list[int]] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{path}: {error}; give a JSON file task -> list of item numbers") from None
+    for name, task in tasks.items():
+        numbers, available = items.get(name), len(task.eval_docs)
+        if not numbers or numbers != sorted(set(numbers)) or not 0 <= numbers[0] <= numbers[-1] < available:
+            raise StudyError(f"{path}: {name}: give ascending item numbers between 0 and {available - 1}")
+    return {name: items[name] for name in tasks}
+
+
+def take_exam(lm: Any, exam: Exam, weights: Weights) -> Shard:
+    """Put one benchmark to one model through lm-eval. Scores are means of its per-item values."""
+    from lm_eval.evaluator import evaluate
+
+    benchmark = exam.benchmark
+    seed_like_lm_eval()
+    for task in exam.tasks.values():
+        task.set_fewshot_seed(seed=_default_seed())
+    result = evaluate(
+        lm,
+        {"tasks": exam.tasks},
+        samples=exam.items,
+        bootstrap_iters=0,
+        log_samples=True,
+        apply_chat_template=benchmark.chat_template,
+        fewshot_as_multiturn=benchmark.chat_template,
+    )
+    items = {name: _items_of(exam, name, result["samples"][name]) for name in exam.tasks}
+    for name, block in items.items():
+        theirs = result["results"][name][f"{benchmark.metric},{benchmark.filter}"]
+        if not abs(mean_and_stderr(_values(block))[0] - theirs) <= 1e-9:  # so that NaN fails too
+            where = f"benchmarks.yaml: {exam.name}.metric"
+            raise StudyError(f"{where}: {benchmark.metric} of {name} is no mean over items; choose another")
+    directions = {bool(result["higher_is_better"][name].get(benchmark.metric, True)) for name in exam.tasks}
+    if len(directions) > 1:
+        raise StudyError(f"benchmarks.yaml: {exam.name}: {benchmark.metric} is better high in one task, low in another; split it")
+    versions = {name: str(result["versions"][name]) for name in exam.tasks}
+    scores = _scores_of(exam, items, versions=versions, weights=weights, higher_is_better=directions.pop())
+    return Shard(scores=scores, items=[item for block in items.values() for item in block])
+
+
+def _scores_of(
+    exam: Exam, items: dict[str, list[Item]], *, versions: dict[str, str], weights: Weights, higher_is_better: bool
+) -> list[Score]:
+    """The benchmark's score, then its tasks', from their items. A task with the benchmark's own name is the benchmark."""
+    benchmark = exam.benchmark
+    values = {name: _values(block) for name, block in items.items()}
+    items_hashes = {name: digest([item.item_hash for item in block]) for name, block in items.items()}
+    pooled = [value for block in values.values() for value in block]
+
+    def score(task: str, mean_stderr: tuple[float, float | None], *, task_version: str, num_items: int, items_hash: str) -> Score:
+        return Score(
+            ckpt=weights.ckpt,
+            samples_seen=weights.samples_seen,
+            samples_spent=weights.samples_spent,
+            weights_hash=weights.weights_hash,
+            benchmark=exam.name,
+            task=task,
+            task_version=task_version,
+            metric=benchmark.metric,
+            value=mean_stderr[0],
+            stderr=mean_stderr[1],
+            num_items=num_items,
+            num_fewshot=exam.num_fewshot,
+            higher_is_better=higher_is_better,
+            harness="lm-eval",
+            harness_version=version("lm-eval"),
+            items_hash=items_hash,
+        )
+
+    whole = score(
+        exam.name,
+        mean_and_stderr(pooled) if benchmark.average == "micro" else macro_average(list(values.values())),
+        task_version=", ".join(sorted(set(versions.values()))),
+        num_items=len(pooled),
+        items_hash=digest([[name, items_hashes[name]] for name in items]),
+    )
+    return [whole] + [
+        score(
+            name,
+            mean_and_stderr(values[name]),
+            task_version=versions[name],
+            num_items=len(values[name]),
+            items_hash=items_hashes[name],
+        )
+        for name in items
+        if name != exam.name
+    ]
+
+
+def _values(items: list[Item]) -> list[float]:
+    return [item.value for item in items if item.value is not None]
+
+
+def _items_of(exam: Exam, task: str, samples: list[dict[str, Any]]) -> list[Item]:
+    """The metric of each item from lm-eval's samples, in item order."""
+    metric, chosen = exam.benchmark.metric, [sample for sample in samples if sample["filter"] == exam.benchmark.filter]
+    if not chosen:
+        known = sorted({sample["filter"] for sample in samples})
+        raise StudyError(f"benchmarks.yaml: {exam.name}.filter: {task} has no {exam.benchmark.filter}; it has {', '.join(known)}")
+    items = []
+    for sample in sorted(chosen, key=lambda sample: int(sample["doc_id"])):
+        try:
+            value = float(sample[metric])
+        except (KeyError, TypeError):
+            known = sorted(sample["metrics"])
+            where = f"benchmarks.yaml: {exam.name}.metric"
+            raise StudyError(f"{where}: {task} gives no number per item for {metric}; it has {', '.join(known)}") from None
+        items.append(
+            Item(benchmark=exam.name, task=task, item=str(sample["doc_id"]), item_hash=sample["doc_hash"][:16], value=value)
+        )
+    return items
+
+
+def seed_like_lm_eval() -> None:
+    """Set the global generators to lm-eval's own defaults: some tasks shuffle options with them when loaded."""
+    import numpy
+    import torch
+    from lm_eval.defaults import DEFAULT_RANDOM_SEED
+
+    random.seed(DEFAULT_RANDOM_SEED)
+    numpy.random.seed(_default_seed())
+    torch.manual_seed(_default_seed())
+
+
+def _default_seed() -> int:
+    from lm_eval.defaults import DEFAULT_OTHER_SEED
+
+    return int(DEFAULT_OTHER_SEED)
+
+
+def _hash_inputs(suite: HarnessSuite, layout: Layout) -> str:
+    """Hash of the files behind a suite that a user can edit: task files, item lists, and the items themselves."""
+    paths = [Path(benchmark.items) for benchmark in suite.benchmarks.values() if benchmark.items]
+    if suite.include_path:
+        paths += sorted(path for path in Path(suite.include_path).rglob("*") if path.suffix != ".pyc")
+    for benchmark in suite.benchmarks.values():
+        for place in benchmark.uses:
+            if not isinstance(place, HubSplit):
+                paths.append(locate(place, layout))
+            elif suite.mirror:
+                paths += sorted((Path(suite.mirror) / place.hub).rglob("*.parquet"))
+    return digest([[path.name, sha256_of(path)] for path in dict.fromkeys(paths) if path.is_file()])
+
+
+def _prepare_environment(suite: HarnessSuite, layout: Layout) -> None:
+    """Settings that the libraries read when first imported: caches under scratch, no hub with a mirror, few progress lines."""
+    os.environ.setdefault("HF_DATASETS_CACHE", str((layout.scratch / "datasets").absolute()))
+    os.environ.setdefault("TQDM_MININTERVAL", "30")
+    os.environ.setdefault("LMEVAL_LOG_LEVEL", "WARNING")
+    if suite.mirror:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+        if not Path(suite.mirror).is_dir():
+            raise StudyError(f"{suite.mirror}: no such folder; correct mirror in benchmarks.yaml")
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in a folder for a while.
+
+    Task files name `scratch/worlds/...` from scratch's parent. With a mirror it is the mirror's folder: `datasets` takes a relative
+    folder `cais/mmlu` before it asks the hub.
+    """
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)

@@ -1,0 +1,181 @@
+"""MT-Bench's files in FastChat's formats: questions, references, judge prompts, answers. Light: loads no model library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sftstudy.config import MtBenchSuite
+from sftstudy.errors import StudyError
+from sftstudy.evaluate.locate import locate
+from sftstudy.evaluate.weights import Weights
+from sftstudy.paths import Layout
+from sftstudy.semantics import SEMANTICS
+from sftstudy.spec import StageSpec, digest
+
+NUM_TURNS = 2
+
+
+class _Line(BaseModel):
+    """A line of one of FastChat's files, of which we read the keys that we need."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Question(_Line):
+    """A question of two turns."""
+
+    question_id: int
+    category: str
+    turns: list[str]
+
+
+class Choice(_Line):
+    """One reply to all turns of a question."""
+
+    index: int
+    turns: list[str]
+
+
+class Answer(_Line):
+    """A model's answer to a question, or a reference answer."""
+
+    question_id: int
+    answer_id: str
+    model_id: str
+    choices: list[Choice]
+    tstamp: float
+
+    @property
+    def turns(self) -> list[str]:
+        """Texts of the first choice."""
+        return self.choices[0].turns
+
+
+class Prompt(_Line):
+    """A judge's prompt."""
+
+    name: str
+    type: str
+    system_prompt: str
+    prompt_template: str
+    output_format: str
+
+
+L = TypeVar("L", bound=_Line)
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """A suite's questions, in file order, and the hash of their texts."""
+
+    questions: list[Question]
+
+    @cached_property
+    def hashes(self) -> dict[int, str]:
+        """Question id -> hash of category and turns."""
+        return {question.question_id: digest([question.category, question.turns]) for question in self.questions}
+
+
+def read_questions(suite: MtBenchSuite, layout: Layout) -> QuestionSet:
+    """The suite's questions, or its fixed subset.
+
+    Raises StudyError on a malformed file, an unknown id, or a question without two turns.
+    """
+    path = locate(suite.questions, layout)
+    questions = read_lines(path, Question)
+    _require_unique(path, [question.question_id for question in questions])
+    if suite.question_ids is not None:
+        wanted = set(suite.question_ids)
+        if missing := sorted(wanted - {question.question_id for question in questions}):
+            raise StudyError(f"{path}: no question {missing[0]}; correct question_ids in benchmarks.yaml")
+        questions = [question for question in questions if question.question_id in wanted]
+    for question in questions:
+        if len(question.turns) != NUM_TURNS:
+            raise StudyError(
+                f"{path}: question {question.question_id}: {len(question.turns)} turns; MT-Bench questions have {NUM_TURNS}"
+            )
+    if not questions:
+        raise StudyError(f"{path}: holds no questions; correct `questions` in benchmarks.yaml")
+    return QuestionSet(questions)
+
+
+def read_references(suite: MtBenchSuite, layout: Layout) -> dict[int, list[str]]:
+    """Question id -> reference answers of both turns, for the questions that have them."""
+    if suite.references is None:
+        return {}
+    path = locate(suite.references, layout)
+    answers = read_lines(path, Answer)
+    _require_unique(path, [answer.question_id for answer in answers])
+    return {answer.question_id: answer.turns for answer in answers}
+
+
+def read_prompts(suite: MtBenchSuite, layout: Layout) -> dict[str, Prompt]:
+    """Name -> judge prompt."""
+    path = locate(suite.prompts, layout)
+    prompts = {prompt.name: prompt for prompt in read_lines(path, Prompt)}
+    for name in ("single-v1", "single-v1-multi-turn", "single-math-v1", "single-math-v1-multi-turn"):
+        if name not in prompts:
+            raise StudyError(f"{path}: no prompt {name}; take FastChat's judge_prompts.jsonl, or one in its format")
+        if (prompts[name].type, prompts[name].output_format) != ("single", "[[rating]]"):
+            raise StudyError(f"{path}: {name}: must have type `single` and output_format `[[rating]]`")
+    return prompts
+
+
+def read_lines(path: Path, kind: type[L]) -> list[L]:
+    """All lines of a JSONL file. Raises StudyError that names file, line and key."""
+    lines = []
+    for number, line in enumerate(path.read_text().split("\n"), start=1):  # answers may hold other line separators
+        if not line.strip():
+            continue
+        try:
+            lines.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "line"
+            raise StudyError(f"{path}: line {number}: {key}: {first['msg']}; see FastChat's format") from None
+    return lines
+
+
+def _require_unique(path: Path, ids: list[int]) -> None:
+    if repeated := [number for number in sorted(set(ids)) if ids.count(number) > 1]:
+        raise StudyError(f"{path}: question {repeated[0]} stands there more than once; remove one")
+
+
+def model_id(stage: StageSpec, ckpt: str) -> str:
+    """A checkpoint's name in FastChat's files."""
+    return f"{stage.model}/{stage.data}/{stage.recipe}/seed{stage.seed}/{stage.stage}/{ckpt}"
+
+
+def answers_key(suite: MtBenchSuite, questions: QuestionSet, *, weights: Weights, tokenizer_hash: str, seed: int) -> str:
+    """Identity of a checkpoint's answers: all that they depend on, and nothing of the judge."""
+    settings = [suite.max_new_tokens, suite.precision, suite.batch_size, seed, SEMANTICS["answer_mt_bench"]]
+    return digest([weights.ckpt, weights.weights_hash, tokenizer_hash, settings, list(questions.hashes.items())])
+
+
+def answer_id(key: str, question: Question) -> str:
+    """Identity of one answer; the judge compares it to refuse answers of other weights or settings."""
+    return digest([key, question.question_id])
+
+
+def parse_answers(path: Path) -> list[Answer]:
+    """A part's answers. Raises StudyError if they are missing or malformed."""
+    if not path.is_file():
+        raise StudyError(f"{path}: missing; build it with `snakemake -c all {path}`")
+    return read_lines(path, Answer)
+
+
+def to_lines(rows: list[dict[str, Any]]) -> str:
+    """JSONL text."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def seed_of(question: Question, *, turn: int, seed: int) -> int:
+    """Seed of one reply, from question, turn and the run's seed alone, so that batches don't matter."""
+    return int(hashlib.sha256(f"{seed}/{question.question_id}/{turn}".encode()).hexdigest()[:15], 16)

@@ -1,0 +1,281 @@
+import json
+import os
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from evaluation_toys import COLOURS, TEMPLATE, Toy, make_harness_suite, make_model, make_tokenizer, make_toy
+
+from sftstudy import spec
+from sftstudy.config import HarnessBenchmark, HubSplit, LocalFile
+from sftstudy.errors import StudyError
+from sftstudy.evaluate import harness, weights
+from sftstudy.evaluate.harness import score_harness
+from sftstudy.records import ScoreRecord
+
+MIRROR = Path("/work/shared/data/hub")
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> Toy:
+    return make_toy(tmp_path_factory.mktemp("toy"))
+
+
+def score(toy: Toy, suite: spec.SuiteSpec, checkpoints: list[str] | None = None) -> ScoreRecord:
+    return score_harness(toy.stage, suite, part="part01", checkpoints=checkpoints or toy.checkpoints, layout=toy.layout)
+
+
+def values(toy: Toy, suite: spec.SuiteSpec, *, ckpt: str, task: str) -> list[float]:
+    rows = pq.read_table(toy.results / "scores" / suite.name / "part01.parquet").to_pylist()
+    return [row["value"] for row in rows if row["ckpt"] == ckpt and row["task"] == task]
+
+
+def option_log_probs(model, tokenizer, question: str) -> list[float]:
+    """Log-probability of each colour after the question, one forward pass each, no harness."""
+    import torch
+
+    prompt = tokenizer(question).input_ids
+    with torch.no_grad():
+        logits = [
+            model(torch.tensor([prompt])).logits[0, -1].log_softmax(dim=0)[tokenizer(colour).input_ids[-1]] for colour in COLOURS
+        ]
+    return [float(value) for value in logits]
+
+
+def test_items_equal_a_hand_computation(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    record = score(toy, suite)
+    tokenizer, compared = make_tokenizer(), 0
+    for place in toy.stage.checkpoints:
+        model = make_model(seed=place.step)
+        for task in ("toys", "more_toys"):
+            rows = [json.loads(line) for line in (tmp_path / f"{task}.jsonl").read_text().splitlines()]
+            by_hand = []
+            for row in rows:
+                log_probs = option_log_probs(model, tokenizer, row["question"])
+                by_hand.append(float(log_probs.index(max(log_probs)) == row["answer"]))
+            assert values(toy, suite, ckpt=place.ckpt, task=task) == by_hand
+            compared += len(by_hand)
+    assert compared == 16
+    assert {item for place in toy.stage.checkpoints for item in values(toy, suite, ckpt=place.ckpt, task="toys")} == {0.0, 1.0}
+    whole = [row for row in record.scores if row.task == "colours"]
+    for row, place in zip(whole, toy.stage.checkpoints, strict=True):
+        pooled = values(toy, suite, ckpt=place.ckpt, task="toys") + values(toy, suite, ckpt=place.ckpt, task="more_toys")
+        assert (row.value, row.num_items) == (sum(pooled) / 8, 8)
+        mean = sum(pooled) / 8
+        assert row.stderr == pytest.approx((sum((value - mean) ** 2 for value in pooled) / 7 / 8) ** 0.5)
+        assert (row.samples_seen, row.ckpt, row.task_version) == (place.num_samples, place.ckpt, "1.0")
+
+
+def test_scores_equal_what_lm_evals_own_entry_point_reports(toy, tmp_path):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+    from lm_eval.tasks import TaskManager
+
+    suite = make_harness_suite(tmp_path)
+    ours = {row.task: row for row in score(toy, suite).scores if row.ckpt == "ckpt01"}
+    lm = HFLM(pretrained=make_model(seed=1), tokenizer=make_tokenizer(), batch_size=1)
+    manager = TaskManager(include_defaults=False, include_path=suite.suite.include_path)
+    arguments = {"bootstrap_iters": 1000, "task_manager": manager}
+    plain = simple_evaluate(lm, tasks=["toys", "more_toys"], **arguments)["results"]
+    chat = simple_evaluate(lm, tasks=["say"], apply_chat_template=True, fewshot_as_multiturn=True, **arguments)["results"]
+    for task in ("toys", "more_toys"):
+        assert ours[task].value == plain[task]["acc,none"]
+        assert ours[task].stderr == pytest.approx(plain[task]["acc_stderr,none"])
+    assert ours["say"].value == chat["say"]["exact_match,none"]
+
+
+def test_macro_average_weighs_tasks_equally(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    benchmark = suite.suite.benchmarks["colours"].model_copy(update={"average": "macro"})
+    suite = make_harness_suite(tmp_path, benchmarks={"colours": benchmark})
+    rows = {row.task: row for row in score(toy, suite, ["ckpt01"]).scores}
+    assert rows["colours"].value == pytest.approx((rows["toys"].value + rows["more_toys"].value) / 2)
+    assert rows["colours"].stderr == pytest.approx((rows["toys"].stderr ** 2 + rows["more_toys"].stderr ** 2) ** 0.5 / 2)
+
+
+def test_finished_checkpoints_are_not_scored_again(toy, tmp_path, monkeypatch):
+    suite = make_harness_suite(tmp_path)
+    first = score(toy, suite)
+    monkeypatch.setattr(harness, "take_exam", lambda *_: pytest.fail("scored again"))
+    monkeypatch.setattr(harness, "load_exams", lambda *_: pytest.fail("loaded again"))
+    assert score(toy, suite) == first
+
+
+def test_a_killed_job_continues_behind_its_last_finished_checkpoint(toy, tmp_path, monkeypatch):
+    suite, taken = make_harness_suite(tmp_path), []
+
+    def take(lm, exam, checkpoint):
+        taken.append(checkpoint.ckpt)
+        if len(taken) == 3:
+            raise KeyboardInterrupt
+        return real(lm, exam, checkpoint)
+
+    real = harness.take_exam
+    monkeypatch.setattr(harness, "take_exam", take)
+    with pytest.raises(KeyboardInterrupt):
+        score(toy, suite)
+    score(toy, suite)
+    assert taken == ["ckpt01", "ckpt01", "ckpt02", "ckpt02", "ckpt02"]
+
+
+def test_an_edited_task_file_is_scored_again(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    score(toy, suite)
+    rows = [json.loads(line) for line in (tmp_path / "toys.jsonl").read_text().splitlines()]
+    (tmp_path / "toys.jsonl").write_text("".join(json.dumps(row | {"answer": (row["answer"] + 1) % 4}) + "\n" for row in rows))
+    before = values(toy, suite, ckpt="ckpt02", task="toys")
+    score(toy, suite)
+    assert values(toy, suite, ckpt="ckpt02", task="toys") != before
+
+
+def test_fixed_items_are_scored_and_named(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    suite = make_harness_suite(tmp_path)
+    score(toy, suite, ["ckpt02"])
+    all_items = values(toy, suite, ckpt="ckpt02", task="toys")
+    items = tmp_path / "items.json"
+    items.write_text(json.dumps({"toys": [1, 4], "more_toys": [2]}))
+    benchmark = suite.suite.benchmarks["colours"].model_copy(update={"items": items.name})
+    suite = make_harness_suite(tmp_path, benchmarks={"colours": benchmark})
+    whole = score(toy, suite, ["ckpt02"]).scores[0]
+    assert values(toy, suite, ckpt="ckpt02", task="toys") == [all_items[1], all_items[4]]
+    assert whole.num_items == 3
+    for wrong in ({"toys": [4, 1], "more_toys": [2]}, {"toys": [1]}, {"toys": [9], "more_toys": [2]}):
+        items.write_text(json.dumps(wrong))
+        with pytest.raises(StudyError, match="give ascending item numbers between 0 and"):
+            score(toy, suite, ["ckpt02"])
+
+
+def test_a_missing_input_ends_in_one_line_with_its_remedy(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    own = {"metric": "acc", "uses": suite.suite.benchmarks["colours"].uses}
+    unknown = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["nothing"], **own)})
+    with pytest.raises(StudyError, match=r"b.tasks: lm-eval knows no nothing"):
+        score(toy, unknown)
+    metric = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["toys"], **own | {"metric": "bleu"})})
+    with pytest.raises(StudyError, match=r"b.metric: toys gives no number per item for bleu; it has acc"):
+        score(toy, metric)
+    chosen = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["toys"], filter="strict", **own)})
+    with pytest.raises(StudyError, match=r"b.filter: toys has no strict; it has none"):
+        score(toy, chosen)
+    gone = LocalFile(path=str(tmp_path / "gone.jsonl"))
+    absent = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["toys"], **own | {"uses": [gone]})})
+    with pytest.raises(StudyError, match=r"gone.jsonl: missing; correct its path"):
+        score(toy, absent)
+
+
+def test_gone_or_changed_weights_name_the_forcerun(tmp_path):
+    toy, suite = make_toy(tmp_path), make_harness_suite(tmp_path)
+    make_model(seed=7).save_pretrained(toy.scratch / "ckpt02")
+    with pytest.raises(StudyError, match=r"weights are not those that the record names.*--forcerun .*training.json"):
+        score(toy, suite)
+    (toy.scratch / "ckpt02" / "config.json").unlink()
+    with pytest.raises(StudyError, match=r"ckpt02: weights are gone; .*snakemake -c all --forcerun .*training.json"):
+        score(toy, suite)
+
+
+def test_a_base_stage_scores_the_model_itself(toy, tmp_path):
+    stage = toy.stage.model_copy(
+        update={
+            "data": "none",
+            "recipe": "none",
+            "stage": "00-base",
+            "training": None,
+            "checkpoints": [spec.Place(ckpt="ckpt00", step=0, num_samples=0)],
+        }
+    )
+    base = Toy(toy.layout, stage)
+    rows = score(base, make_harness_suite(tmp_path)).scores
+    assert {(row.ckpt, row.samples_seen) for row in rows} == {("ckpt00", 0)}
+
+
+def test_shots_come_from_config_or_else_from_the_task(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    task = tmp_path / "tasks/toys.yaml"
+    task.write_text(json.dumps(json.loads(task.read_text()) | {"num_fewshot": 0, "fewshot_split": "test"}))
+    own = {"tasks": ["toys"], "metric": "acc", "uses": suite.suite.benchmarks["colours"].uses}
+    for shots, expected in ((None, 0), (2, 2)):
+        benchmarks = {"toys": HarnessBenchmark(num_fewshot=shots, **own)}
+        suite = spec.SuiteSpec(name="shots", suite=suite.suite.model_copy(update={"benchmarks": benchmarks}))
+        exams = harness.load_exams(suite.suite, toy.layout)
+        prompts = []
+        lm = _Recorder(prompts)
+        harness.take_exam(lm, exams[0], weights.find_weights(toy.stage, ["ckpt01"], toy.layout)[0])
+        assert prompts[0].count("what colour is") == expected + 1
+        assert exams[0].num_fewshot == expected
+
+
+class _Recorder:
+    """A model that answers nothing and notes the prompts."""
+
+    rank, world_size = 0, 1
+
+    def __init__(self, prompts: list[str]) -> None:
+        self.prompts = prompts
+
+    def loglikelihood(self, requests):
+        self.prompts += [request.args[0] for request in requests]
+        return [(0.0, False) for _ in requests]
+
+
+@pytest.mark.parametrize(
+    ("bos", "template", "benchmark", "fault"),
+    [
+        ("<s>", TEMPLATE, "colours", None),
+        ("<s>", "<s> " + TEMPLATE, "say", None),
+        ("<s> <s>", TEMPLATE, "colours", "starts with two <s>"),
+        ("<s>", "<s> <s> " + TEMPLATE, "say", "starts with two <s>"),
+    ],
+)
+def test_prompts_start_with_one_bos(tmp_path, bos, template, benchmark, fault):
+    toy, suite = make_toy(tmp_path, bos=bos, template=template), make_harness_suite(tmp_path)
+    suite = make_harness_suite(tmp_path, benchmarks={benchmark: suite.suite.benchmarks[benchmark]})
+    if fault is None:
+        assert score(toy, suite).scores
+    else:
+        with pytest.raises(StudyError, match=fault):
+            score(toy, suite)
+
+
+def test_prompts_longer_than_the_context_are_counted(toy, tmp_path, capsys):
+    suite = make_harness_suite(tmp_path)
+    path = tmp_path / "say.jsonl"
+    path.write_text("".join(json.dumps({"question": "say " * length, "answer": "red"}) + "\n" for length in (5, 55, 80)))
+    score(toy, suite, ["ckpt01"])  # context 64, of which 4 are for the answer, and a chat adds 3
+    assert "ckpt01: 1 prompts were longer than the context" in capsys.readouterr().err
+
+
+def test_bf16_logits_do_not_tie(toy):
+    model = weights.load_model(toy.scratch / "ckpt01", precision="bf16")
+    tokenizer = make_tokenizer()
+    logits = model(**tokenizer("what colour is ball ?", return_tensors="pt", return_token_type_ids=False)).logits
+    assert str(logits.dtype) == "torch.float32"
+    assert len(set(logits[0, -1].tolist())) == logits.shape[-1]
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason="needs the folder mirror of hub data sets")
+def test_a_stock_task_runs_from_a_folder_mirror(toy, tmp_path):
+    task = tmp_path / "tasks/mirrored.yaml"
+    make_harness_suite(tmp_path)
+    task.write_text(
+        json.dumps(
+            {
+                "task": "mirrored",
+                "dataset_path": "cais/mmlu",
+                "dataset_name": "abstract_algebra",
+                "test_split": "test",
+                "output_type": "multiple_choice",
+                "doc_to_text": "what is",
+                "doc_to_choice": COLOURS,
+                "doc_to_target": "answer",
+                "metric_list": [{"metric": "acc"}],
+            }
+        )
+    )
+    uses = [HubSplit(hub="cais/mmlu", split="test", config="abstract_algebra")]
+    benchmark = HarnessBenchmark(tasks=["mirrored"], metric="acc", uses=uses)
+    suite = make_harness_suite(tmp_path, benchmarks={"algebra": benchmark}, mirror=str(MIRROR))
+    before = os.getcwd()
+    whole = score(toy, suite, ["ckpt01"]).scores[0]
+    assert (whole.num_items, os.getcwd()) == (100, before)

@@ -1,0 +1,250 @@
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from evaluation_toys import Toy, make_mt_suite, make_toy
+
+from sftstudy import spec
+from sftstudy.config import Judge
+from sftstudy.errors import StudyError
+from sftstudy.evaluate import judge as judge_module
+from sftstudy.evaluate.judge import judge, read_rating
+from sftstudy.evaluate.mt_bench import answer
+from sftstudy.records import ScoreRecord
+
+MT_BENCH = Path("/work/shared/data/mt_bench")
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory) -> Toy:
+    """A stage whose first checkpoint has answered four questions."""
+    folder = tmp_path_factory.mktemp("toy")
+    toy = make_toy(folder)
+    answer(toy.stage, make_mt_suite(folder), part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+    return toy
+
+
+@pytest.fixture
+def toy(answered) -> Toy:
+    """The same, without verdicts of an earlier test."""
+    (answered.scratch / "scores/toy-mt/part01.verdicts.jsonl").unlink(missing_ok=True)
+    return answered
+
+
+def judged(toy: Toy, suite: spec.SuiteSpec) -> ScoreRecord:
+    return judge(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+
+
+def judgments(toy: Toy) -> list[dict]:
+    return [json.loads(line) for line in (toy.results / "scores/toy-mt/part01.judgments.jsonl").read_text().splitlines()]
+
+
+@contextmanager
+def scripted(*replies: tuple[int, str]) -> Iterator[tuple[str, list[dict]]]:
+    """A server that gives the replies (HTTP status, text) in turn and the last one for ever; yields its URL and the requests."""
+    left, requests = list(replies), []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            status, text = left.pop(0) if len(left) > 1 else left[0]
+            message = {"role": "assistant", "content": text}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
+            if status != 200:
+                body = json.dumps({"error": {"message": text, "code": text}}).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/v1", requests
+        server.shutdown()
+
+
+def with_judge(url: str, **settings) -> Judge:
+    return Judge(model="scripted", base_url=url, **({"concurrency": 1, "num_retries": 0} | settings))
+
+
+def test_patterns_and_categories_are_fastchats():
+    from fastchat.llm_judge import common
+
+    assert common.one_score_pattern.pattern == judge_module.RATING.pattern
+    assert common.one_score_pattern_backup.pattern == judge_module.RATING_BACKUP.pattern
+    assert [name for name in common.NEED_REF_CATS if "arena" not in name] == list(judge_module.NEED_REFERENCE)
+
+
+@pytest.mark.parametrize(
+    ("text", "rating"),
+    [
+        ("Rating: [[7]]", 7),
+        ("[[8.5]] good", 8.5),
+        ("see [3], Rating: [[9]]", 9),
+        ("Rating: [6]", 6),
+        ("Rating: 7", None),
+        ("[[0]]", None),
+        ("[[55]]", None),
+    ],
+)
+def test_read_rating(text, rating):
+    assert read_rating(text) == rating
+
+
+def test_the_rule_judge_scores_a_part(toy, tmp_path):
+    record = judged(toy, make_mt_suite(tmp_path))
+    lines, rows = judgments(toy), {row.task: row for row in record.scores}
+    assert [(line["question_id"], line["turn"]) for line in lines] == [(q, t) for q in (81, 82, 83, 84) for t in (1, 2)]
+    ratings = [line["score"] for line in lines]
+    assert rows["toy-mt"].value == sum(ratings) / 8
+    assert rows["turn1"].value == sum(ratings[0::2]) / 4
+    assert rows["turn2"].value == sum(ratings[1::2]) / 4
+    assert rows["writing"].value == sum(ratings[0:2] + ratings[6:8]) / 4
+    assert (rows["toy-mt"].judge, rows["toy-mt"].failure_share, rows["toy-mt"].num_items) == ("lcs-rule", 0.0, 8)
+    of_questions = [(ratings[i] + ratings[i + 1]) / 2 for i in range(0, 8, 2)]
+    mean = sum(of_questions) / 4
+    assert rows["toy-mt"].stderr == pytest.approx((sum((value - mean) ** 2 for value in of_questions) / 3 / 4) ** 0.5)
+    items = pq.read_table(toy.results / "scores/toy-mt/part01.parquet").to_pylist()
+    assert [(item["item"], item["task"], item["value"]) for item in items[:3]] == [
+        ("81.1", "writing", ratings[0]),
+        ("81.2", "writing", ratings[1]),
+        ("82.1", "math", ratings[2]),
+    ]
+
+
+def test_fastchats_own_table_shows_our_score(toy, tmp_path, capsys):
+    import argparse
+
+    from fastchat.llm_judge.show_result import display_result_single
+
+    record = judged(toy, make_mt_suite(tmp_path))
+    path = toy.results / "scores/toy-mt/part01.judgments.jsonl"
+    display_result_single(argparse.Namespace(input_file=str(path), model_list=None, bench_name="mt_bench", judge_model="lcs-rule"))
+    shown = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if line.startswith("tiny/toys")]
+    rows = {row.task: row.value for row in record.scores}
+    assert shown == pytest.approx([rows["turn1"], rows["turn2"], rows["toy-mt"]], abs=1e-6)
+
+
+def test_no_answer_is_judged_twice(toy, tmp_path):
+    with scripted((200, "Rating: [[7]]")) as (url, requests):
+        suite = make_mt_suite(tmp_path, judge=with_judge(url))
+        first = judged(toy, suite)
+        assert len(requests) == 8
+        assert judged(toy, suite) == first
+        assert len(requests) == 8
+    assert requests[0]["temperature"] == 0
+    assert [message["role"] for message in requests[0]["messages"]] == ["system", "user"]
+
+
+def test_a_killed_job_judges_only_the_rest(toy, tmp_path):
+    with scripted((200, "Rating: [[7]]")) as (url, requests):
+        suite = make_mt_suite(tmp_path, judge=with_judge(url))
+        first = judged(toy, suite)
+        journal = toy.scratch / "scores/toy-mt/part01.verdicts.jsonl"
+        whole = journal.read_text().splitlines()
+        journal.write_text("\n".join(whole[:3]) + "\n" + whole[3][:20])  # killed in the middle of a line
+        assert judged(toy, suite).scores == first.scores
+        assert len(requests) == 8 + 5
+        assert judged(toy, suite).scores == first.scores
+        assert len(requests) == 8 + 5
+
+
+def test_server_errors_are_retried_and_asked_again_by_the_next_job(toy, tmp_path):
+    with scripted((500, "down"), (503, "down"), (200, "Rating: [[7]]")) as (url, requests):
+        assert judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, num_retries=2))).scores[0].value == 7
+        assert len(requests) == 8 + 2
+    with scripted((500, "down"), (200, "Rating: [[5]]")) as (url, requests):
+        suite = make_mt_suite(tmp_path, judge=with_judge(url))
+        assert judged(toy, suite).scores[0].failure_share == 1 / 8
+        assert [line["status"] for line in judgments(toy)].count("server_error") == 1
+        row = judged(toy, suite).scores[0]
+        assert (row.value, row.failure_share, len(requests)) == (5, 0.0, 9)
+
+
+def test_too_many_failures_leave_the_score_empty(toy, tmp_path):
+    with scripted((200, "no idea"), (200, "Rating: [[4]]")) as (url, _):
+        strict = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url)))
+    assert (strict.scores[0].value, strict.scores[0].stderr, strict.scores[0].failure_share) == (None, None, 1 / 8)
+    assert [(line["score"], line["status"]) for line in judgments(toy)[:2]] == [(-1, "unparsable"), (4, "ok")]
+    assert {row.task: row.value for row in strict.scores}["turn2"] == 4
+    items = pq.read_table(toy.results / "scores/toy-mt/part01.parquet").to_pylist()
+    assert [item["value"] for item in items[:2]] == [None, 4.0]
+    with scripted((200, "no idea"), (200, "Rating: [[4]]")) as (url, _):
+        lenient = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, max_failure_share=0.2)))
+    assert lenient.scores[0].value == 4
+
+
+def test_a_content_filter_is_a_refusal(toy, tmp_path):
+    with scripted((400, "content_filter"), (200, "Rating: [[4]]")) as (url, _):
+        judged(toy, make_mt_suite(tmp_path, judge=with_judge(url)))
+    assert judgments(toy)[0]["status"] == "refused"
+
+
+def test_a_judge_that_never_answers_is_an_error(toy, tmp_path):
+    with (
+        scripted((401, "bad key")) as (url, _),
+        pytest.raises(StudyError, match=r"judge scripted: none of 8 requests was answered: AuthenticationError"),
+    ):
+        judged(toy, make_mt_suite(tmp_path, judge=with_judge(url)))
+    with pytest.raises(StudyError, match=r"environment variable NO_SUCH_KEY is not set"):
+        judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, api_key_env="NO_SUCH_KEY")))
+
+
+def test_answers_of_other_settings_are_refused(toy, tmp_path):
+    with pytest.raises(StudyError, match=r"answers.jsonl: no answer by today's ckpt01 to question 81.*--forcerun"):
+        judged(toy, make_mt_suite(tmp_path, max_new_tokens=5))
+
+
+def test_math_without_a_reference_is_refused(toy, tmp_path):
+    with pytest.raises(StudyError, match="question 82: math needs a reference answer"):
+        judged(toy, make_mt_suite(tmp_path, references=False))
+
+
+@pytest.mark.skipif(not MT_BENCH.is_dir(), reason="needs MT-Bench's own files")
+def test_prompts_equal_fastchats_on_mt_bench_itself(monkeypatch):
+    """FastChat renders with a stubbed judge; ours must send the same text for all 80 questions and both turns."""
+    from fastchat.llm_judge import common
+
+    from sftstudy.config import LocalFile, MtBenchSuite
+    from sftstudy.evaluate.questions import Answer, Choice, read_prompts, read_questions, read_references
+    from sftstudy.paths import Layout
+
+    files = {"questions": "question.jsonl", "references": "reference_answer_gpt-4.jsonl", "prompts": "judge_prompts.jsonl"}
+    suite = MtBenchSuite(
+        kind="mt-bench",
+        judge=Judge(model="gpt-4", base_url="http://x"),
+        **{key: LocalFile(path=str(MT_BENCH / name)) for key, name in files.items()},
+    )
+    questions, references = read_questions(suite, Layout()).questions, read_references(suite, Layout())
+    prompts = read_prompts(suite, Layout())
+    theirs_prompts = common.load_judge_prompts(str(MT_BENCH / "judge_prompts.jsonl"))
+    monkeypatch.setattr(common, "chat_completion_openai", lambda *_, **__: "[[5]]")
+    compared = 0
+    for question in questions:
+        reply = Answer(
+            question_id=question.question_id, answer_id="a", model_id="m", choices=[Choice(index=0, turns=["{x}", "y"])], tstamp=0
+        )
+        reference = references.get(question.question_id)
+        needs = question.category in common.NEED_REF_CATS
+        for match in judge_module.make_matches("ckpt01", question, reply, reference, prompts):
+            name = ("single-math-v1" if needs else "single-v1") + ("-multi-turn" if match.turn == 2 else "")
+            _, user_prompt, _ = common.run_judge_single(
+                question.model_dump(),
+                {"choices": [{"turns": ["{x}", "y"]}]},
+                common.Judge("gpt-4", theirs_prompts[name]),
+                {"choices": [{"turns": reference}]} if needs else None,
+                multi_turn=match.turn == 2,
+            )
+            assert (match.prompt.name, match.user_prompt) == (name, user_prompt)
+            compared += 1
+    assert compared == 160
