@@ -1,5 +1,6 @@
 """A checkout of the working tree in a folder of its own, and Snakemake run in it as a user would."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,21 @@ def copy_checkout(folder: Path) -> Path:
 def snakemake(checkout: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in a checkout; stdout of the result has stderr too."""
     command = [sys.executable, "-m", "snakemake", *arguments]
-    variables = {"PATH": "/usr/bin:/bin", "HOME": str(checkout)} | (environment or {})
+    variables = {"PATH": "/usr/bin:/bin", "HOME": str(checkout), "PYTHONPATH": str(checkout / "src")} | (environment or {})
     return subprocess.run(
         command, cwd=checkout, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
+
+
+def job_counts(output: str) -> dict[str, int]:
+    """Rule -> number of jobs, from a dry run's table; empty if there is nothing to do."""
+    if "Nothing to be done" in output:
+        return {}
+    table = output.split("Job stats:")[1].split("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+
+
+def planned_jobs(output: str) -> set[tuple[str, str]]:
+    """(rule, wildcards) of every job that a dry run lists."""
+    blocks = re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)*)", output, flags=re.MULTILINE)
+    return {(rule, "".join(re.findall(r"wildcards: (.*)", block))) for rule, block in blocks}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import SITE, snakemake
+from checkouts import SITE, job_counts, snakemake
 
 PROFILES: dict[str, list[str]] = {"default": [], "slurm": ["--profile", "slurm"]}
 PROBE = """
@@ -18,16 +18,10 @@ rule probe:
 GOLDEN = Path(__file__).parents[1] / "golden" / "plans.yaml"
 
 
-def jobs(output: str) -> dict[str, int]:
-    """Rule -> number of jobs, from a dry run's table."""
-    table = output.split("Job stats:")[1].split("total")[0]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
-
-
 def test_every_shipped_study_plans_as_before(checkout: Path, pytestconfig: pytest.Config) -> None:
     studies = sorted(path.stem for path in (checkout / "config" / "studies").glob("*.yaml"))
     assert studies
-    found = {study: jobs(snakemake(checkout, "-n", "--config", f"studies={study}").stdout) for study in studies}
+    found = {study: job_counts(snakemake(checkout, "-n", "--config", f"studies={study}").stdout) for study in studies}
     if pytestconfig.getoption("--fix"):
         GOLDEN.write_text(yaml.safe_dump(found))
     assert found == yaml.safe_load(GOLDEN.read_text())

@@ -1,0 +1,196 @@
+"""What the README promises of the tiny study, on one real run of it."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from checkouts import copy_checkout, planned_jobs, snakemake
+
+REBUILD = ("-c1", "-F", "--nolock", "-s", "workflow/tables.smk", "tables")
+STAGE = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
+HARNESS = f"results/{STAGE}/scores/tiny-harness/part01.json"
+
+
+def scores(checkout: Path) -> pd.DataFrame:
+    """Rows of whole benchmarks: one per run, stage and checkpoint."""
+    table = pd.read_csv(checkout / "results" / "scores.csv")
+    return table[table["task"] == table["benchmark"]]
+
+
+def products(checkout: Path) -> dict[str, bytes]:
+    """Path -> bytes of everything that is rebuilt from the records."""
+    made = [checkout / "results" / "scores.csv", checkout / "results" / "missing.csv"]
+    made += sorted((checkout / "results" / "studies").rglob("*.*"))
+    return {str(path.relative_to(checkout)): path.read_bytes() for path in made if path.is_file()}
+
+
+def without_torch(folder: Path) -> dict[str, str]:
+    """Environment in which importing a heavy library fails."""
+    for library in ("torch", "transformers", "lm_eval", "datasets"):
+        (folder / library).mkdir(parents=True)
+        (folder / library / "__init__.py").write_text(f"raise ImportError('{library} is not to be loaded here')\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_every_table_and_figure_is_there_and_nothing_is_missing(study: Path) -> None:
+    names = {Path(name).name for name in products(study)}
+    for table in ("batch-size-by-learning-rate", "lab-against-tulu", "stacked-against-phased", "warm-up", "schedule"):
+        assert {f"{table}.csv", f"{table}.md", f"{table}.tex"} <= names
+    for figure in ("dynamics", "scores"):
+        assert {f"{figure}.png", f"{figure}.pdf"} <= names
+    assert len((study / "results/studies/tiny/summary.txt").read_text().splitlines()) == 5
+    assert len(pd.read_csv(study / "results" / "missing.csv")) == 0
+
+
+def test_training_lifts_every_benchmark_far_above_base_and_chance_without_saturating(study: Path) -> None:
+    table = scores(study)
+    base = table[table["stage"] == "00-base"].set_index("benchmark")
+    lab = table[(table["recipe"] == "tiny-lab-stacked") & (table["ckpt"] == "ckpt03") & (table["seed"] == 1)].set_index("benchmark")
+    ceiling = {"tiny-mmlu": 0.9, "tiny-leaderboard": 0.9, "tiny-mt-bench": 9.0}
+    chance = {"tiny-mmlu": 0.25, "tiny-leaderboard": 0.0, "tiny-mt-bench": 1.0}
+    assert set(lab.index) == set(base.index) == set(ceiling)
+    for benchmark in ceiling:
+        low = lab.loc[benchmark, "value"] - 3 * lab.loc[benchmark, "stderr"]
+        assert low > base.loc[benchmark, "value"] + 3 * base.loc[benchmark, "stderr"], benchmark
+        assert low > chance[benchmark], benchmark
+        assert lab.loc[benchmark, "value"] < ceiling[benchmark], benchmark
+
+
+def test_the_judge_is_named(study: Path) -> None:
+    assert set(scores(study).query("benchmark == 'tiny-mt-bench'")["judge"]) == {"lcs-rule"}
+    assert "lcs-rule" in (study / "results/studies/tiny/tables/lab-against-tulu.md").read_text()
+
+
+def test_a_second_run_has_nothing_to_do(study: Path) -> None:
+    assert "Nothing to be done" in snakemake(study, "-c", "all").stdout
+
+
+def test_tables_are_rebuilt_byte_for_byte_from_results_alone(study: Path, tmp_path: Path) -> None:
+    elsewhere = copy_checkout(tmp_path / "elsewhere")
+    shutil.copytree(study / "results", elsewhere / "results")
+    before = products(elsewhere)
+    (elsewhere / "results" / "scores.csv").unlink()
+    shutil.rmtree(elsewhere / "results" / "studies")
+    result = snakemake(elsewhere, *REBUILD, environment=without_torch(tmp_path / "blocked"))
+    assert result.returncode == 0, result.stdout[-3000:]
+    after = products(elsewhere)
+    assert len(before) >= 20
+    assert [name for name in before if before[name] != after.get(name)] == []
+
+    (elsewhere / HARNESS).unlink()
+    assert snakemake(elsewhere, *REBUILD).returncode == 0
+    missing = pd.read_csv(elsewhere / "results" / "missing.csv")
+    assert list(missing["path"]) == [HARNESS]
+    assert products(elsewhere)["results/studies/tiny/tables/warm-up.csv"] != before["results/studies/tiny/tables/warm-up.csv"]
+
+
+def test_a_stale_record_is_refused_by_name(study: Path, tmp_path: Path) -> None:
+    elsewhere = copy_checkout(tmp_path / "elsewhere")
+    shutil.copytree(study / "results", elsewhere / "results")
+    record = json.loads((elsewhere / HARNESS).read_text()) | {"spec_hash": "0" * 16}
+    (elsewhere / HARNESS).write_text(json.dumps(record))
+    assert snakemake(elsewhere, *REBUILD).returncode == 0
+    missing = pd.read_csv(elsewhere / "results" / "missing.csv")
+    assert list(missing["path"]) == [HARNESS]
+    assert "spec" in missing["reason"][0]
+    adopted = subprocess.run(
+        [sys.executable, "workflow/scripts/adopt_results.py"], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert adopted.returncode == 1
+    assert HARNESS in adopted.stderr
+
+
+def test_copied_results_are_adopted(study: Path, tmp_path: Path) -> None:
+    elsewhere = copy_checkout(tmp_path / "elsewhere")
+    shutil.copytree(study / "results", elsewhere / "results", copy_function=shutil.copyfile)
+    adopted = subprocess.run(
+        [sys.executable, "workflow/scripts/adopt_results.py"], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert adopted.returncode == 0, adopted.stderr
+    assert "Nothing to be done" in snakemake(elsewhere, "-n").stdout
+
+
+def test_a_changed_learning_rate_replans_that_recipe_and_no_other(restored: Path) -> None:
+    recipes = restored / "config" / "recipes.yaml"
+    changed, count = re.subn(r"(tiny-tulu-stacked:\n.*\n.*learning_rate: )[\d.e-]+", r"\g<1>7e-4", recipes.read_text())
+    assert count == 1
+    recipes.write_text(changed)
+    jobs = planned_jobs(snakemake(restored, "-n").stdout)
+    trained = {wildcards for rule, wildcards in jobs if rule == "train_stage"}
+    assert len(trained) == 2
+    assert all("recipe=tiny-tulu-stacked" in wildcards for wildcards in trained)
+    of_runs = {wildcards for _, wildcards in jobs if "recipe=" in wildcards}
+    assert all("recipe=tiny-tulu-stacked" in wildcards for wildcards in of_runs)
+    assert {rule for rule, wildcards in jobs if "recipe=" not in wildcards} <= {
+        "write_spec", "collect_scores", "render_table", "render_figure", "summarize_study", "all",
+    }  # fmt: skip
+
+
+def test_touched_sources_replan_nothing(restored: Path) -> None:
+    sources = [path for folder in ("config", "src", "workflow") for path in (restored / folder).rglob("*") if path.is_file()]
+    assert len(sources) > 50
+    for path in sources:
+        os.utime(path)
+    recipes = restored / "config" / "recipes.yaml"
+    recipes.write_text("# a comment changes nothing\n" + recipes.read_text())
+    assert "Nothing to be done" in snakemake(restored, "-n").stdout
+
+
+def test_a_raised_semantics_number_replans_what_that_program_made(restored: Path) -> None:
+    semantics = restored / "src" / "sftstudy" / "semantics.py"
+    semantics.write_text(semantics.read_text().replace('"render_figure": 1', '"render_figure": 2'))
+    assert {rule for rule, _ in planned_jobs(snakemake(restored, "-n").stdout)} == {"all", "render_figure"}
+    semantics.write_text(semantics.read_text().replace('"judge_mt_bench": 1', '"judge_mt_bench": 2'))
+    rules = {rule for rule, _ in planned_jobs(snakemake(restored, "-n").stdout)}
+    assert "judge_mt_bench" in rules
+    assert "answer_mt_bench" not in {rule for rule, wildcards in planned_jobs(snakemake(restored, "-n").stdout) if "stacked" in wildcards}
+    assert not any(rule == "train_stage" and "01-" in wildcards for rule, wildcards in planned_jobs(snakemake(restored, "-n").stdout))
+
+
+def test_queued_jobs_run_what_was_planned(restored: Path) -> None:
+    specs = [f"results/runs/tiny-llama/tiny/tiny-lab-{name}/seed{seed}/01-stacked/spec.yaml" for name in ("warmup", "cosine") for seed in (1, 2)]
+    before = {name: (restored / name).read_bytes() for name in specs}
+    for name in specs:
+        (restored / name).unlink()
+    command = [sys.executable, "-m", "snakemake", "-c1", *specs]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(restored), "PYTHONPATH": str(restored / "src")}
+    with subprocess.Popen(command, cwd=restored, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not any((restored / name).exists() for name in specs):
+            assert running.poll() is None
+            time.sleep(0.01)
+        recipes = restored / "config" / "recipes.yaml"
+        recipes.write_text(recipes.read_text().replace("warmup_steps: 25", "warmup_steps: 26").replace("cosine}", "linear}"))
+    assert running.returncode == 0
+    assert {name: (restored / name).read_bytes() for name in specs} == before
+    # the records are older than the specs now, and say the same
+    snakemake(restored, "--touch", "-c1")
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_stage_continues_to_the_same_weights(study: Path, kill: signal.Signals) -> None:
+    record = study / "results" / STAGE / "training.json"
+    undisturbed = [ckpt["weights_hash"] for ckpt in json.loads(record.read_text())["checkpoints"]]
+    shutil.rmtree(study / "scratch" / STAGE)
+    record.unlink()
+    command = [sys.executable, "-m", "snakemake", "-c1", str(record.relative_to(study))]
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(study), "PYTHONPATH": str(study / "src")}
+    with subprocess.Popen(command, cwd=study, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not list((study / "scratch" / STAGE).glob("ckpt01")):
+            assert running.poll() is None
+            time.sleep(0.05)
+        subprocess.run(["pkill", f"-{kill.value}", "-f", f"train_stage.py .*{study.name}.*|train_stage.py results/{STAGE}"], check=True)
+    assert running.returncode != 0
+    result = snakemake(study, "-c1", str(record.relative_to(study)))
+    assert result.returncode == 0, result.stdout[-3000:]
+    resumed = json.loads(record.read_text())
+    assert resumed["num_attempts"] == 2
+    assert [ckpt["weights_hash"] for ckpt in resumed["checkpoints"]] == undisturbed
+    assert [rule for rule, _ in planned_jobs(result.stdout)] == ["train_stage"]
