@@ -15,7 +15,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	touch $@
 
 study: $(INSTALLED)
-	$(BIN)/snakemake --cores $(CORES) --quiet rules
+	$(BIN)/snakemake --cores $(CORES) --quiet rules host
+	@ls results/studies/tiny/tables/*.md results/studies/tiny/figures/*.pdf
 	@cat results/studies/tiny/summary.txt
 
 test: $(INSTALLED)

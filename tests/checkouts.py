@@ -26,6 +26,11 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
+def variables(checkout: Path) -> dict[str, str]:
+    """A bare environment in which the checkout's own package comes first."""
+    return {"PATH": "/usr/bin:/bin", "HOME": str(checkout), "PYTHONPATH": str(checkout / "src")}
+
+
 def snakemake(checkout: Path, *arguments: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in a checkout; stdout of the result has stderr too."""
     command = [sys.executable, "-m", "snakemake", *arguments]

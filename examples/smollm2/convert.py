@@ -1,4 +1,4 @@
-"""Turns the raw files of this example into chat messages. By hand: `python examples/smollm2/convert.py` (README.md says what raw/ holds)."""
+"""Turns the raw files of this example (README.md says which) into chat messages. By hand: `python examples/smollm2/convert.py`."""
 
 import gzip
 import json
@@ -32,7 +32,11 @@ def sdg(row: dict[str, Any]) -> Messages:
     """The SDG format. Its knowledge rows hold a whole chat in one string of role `pretraining`, in the teacher's own template."""
     if row["messages"][-1]["role"] != "pretraining":
         return [{"role": turn["role"], "content": turn["content"]} for turn in row["messages"]]
-    turns = re.findall(r"<\|start_of_role\|>(\w+)<\|end_of_role\|>\n?(.*?)(?=<\|start_of_role\|>|<\|end_of_text\|>|$)", row["messages"][-1]["content"], re.S)
+    turns = re.findall(
+        r"<\|start_of_role\|>(\w+)<\|end_of_role\|>\n?(.*?)(?=<\|start_of_role\|>|<\|end_of_text\|>|$)",
+        row["messages"][-1]["content"],
+        re.S,
+    )
     return [{"role": role, "content": content.strip()} for role, content in turns]
 
 
@@ -46,7 +50,8 @@ FILES: dict[str, tuple[str, Callable[[dict[str, Any]], Messages]]] = {
 if __name__ == "__main__":
     (HERE / "data").mkdir(exist_ok=True)
     for name, (raw, convert) in FILES.items():
-        chats = [convert(json.loads(line)) for line in gzip.open(HERE / "raw" / raw, "rt", encoding="utf-8")]
+        with gzip.open(HERE / "raw" / raw, "rt", encoding="utf-8") as lines:
+            chats = [convert(json.loads(line)) for line in lines]
         kept = [chat for chat in chats if any(turn["role"] == "assistant" for turn in chat)]
         (HERE / "data" / f"{name}.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in kept))
         print(f"data/{name}.jsonl: {len(kept)} of {len(chats)} chats")

@@ -1,4 +1,4 @@
-"""Compares records that were made elsewhere with today's plan, so that copied results can be taken over without rerunning anything."""
+"""Compares records that were made elsewhere with today's plan, so that copied results can be taken over."""
 
 from __future__ import annotations
 

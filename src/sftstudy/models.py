@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sftstudy import hashes
-from sftstudy.config import FolderModel, GgufModel, HubModel, ScratchModel
-from sftstudy.data.formats import Message, package_folder
+from sftstudy.config import FolderModel, GgufModel, HubModel, PackageFile, ScratchModel, WorldFile
+from sftstudy.data.formats import Message
 from sftstudy.data.prepare import load_tokenizer
 from sftstudy.data.templates import SHIPPED, render, set_template, tokenise
 from sftstudy.errors import StudyError
+from sftstudy.locate import check_worlds, locate, world_file
 from sftstudy.paths import Layout
-from sftstudy.records import ModelRecord, WorldRecord, provenance, read_record
+from sftstudy.records import ModelRecord, provenance
 from sftstudy.spec import ModelSpec, digest, spec_hash
 
 HUB_PATTERNS = ["*.safetensors", "*.safetensors.index.json", *hashes.SMALL_FILES]
@@ -40,7 +41,8 @@ def fetch_model(spec: ModelSpec, *, layout: Layout) -> ModelRecord:
             case FolderModel():
                 _copy(Path(model.path), partial)
             case GgufModel():
-                _dequantise(package_folder(model.package) / model.file, partial)
+                file = PackageFile(package=model.package, file=model.file)
+                _dequantise(locate(file, layout, registry="models.yaml"), partial)
             case _:
                 raise StudyError(f"models.yaml: {spec.name}: a scratch model is made by pretrain_model")
         _apply_template(partial, model.chat_template)
@@ -76,16 +78,14 @@ def pretraining_world(spec: ModelSpec, *, layout: Layout) -> Path:
     """Folder of the world that a scratch model learns from. Raises StudyError if it isn't today's, or a file is gone or changed."""
     if not isinstance(spec.model, ScratchModel):
         raise StudyError(f"models.yaml: {spec.name}: not a scratch model; fetch_model imports it")
-    path, folder = layout.world_record(spec.model.world), layout.world_folder(spec.model.world)
-    record = read_record(path, WorldRecord)
-    if record.spec_hash != spec.world_hash:
-        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
-    for name in {stage.file for stage in spec.model.pretraining}:
-        if name not in record.files:
-            raise StudyError(f"models.yaml: {spec.name}: world {spec.model.world} has no file {name}")
-        if not (folder / name).is_file() or hashes.sha256_of(folder / name) != record.files[name].sha256:
-            raise StudyError(f"{folder / name}: gone or changed; make it again with `snakemake -c1 --forcerun {path}`")
-    return folder
+    assert spec.world_hash is not None, "the plan gives every scratch model the hash of its world"
+    check_worlds({spec.model.world: spec.world_hash}, layout)
+    for name in sorted({stage.file for stage in spec.model.pretraining}):
+        try:
+            world_file(WorldFile(world=spec.model.world, file=name), layout, registry="models.yaml")
+        except StudyError as error:
+            raise StudyError(f"models.yaml: {spec.name}: {error}") from None
+    return layout.world_folder(spec.model.world)
 
 
 def check_template(folder: Path, name: str) -> None:
@@ -129,8 +129,6 @@ def _copy(source: Path, folder: Path) -> None:
 
 def _dequantise(file: Path, folder: Path) -> None:
     """Load a GGUF file as fp32 weights and save them as safetensors, which transformers refuses unless it forgets the quantiser."""
-    if not file.is_file():
-        raise StudyError(f"{file}: missing; install the version of the package that ships it")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

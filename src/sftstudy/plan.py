@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from sftstudy import config, spec
 from sftstudy.config import NO_NAME, Recipe, Training
 from sftstudy.errors import StudyError
+from sftstudy.locate import check_file, check_folder, check_local
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.semantics import PINNED_MAJORS
@@ -256,7 +258,9 @@ class Plan:
         """Spec of a suite of benchmarks."""
         definition = self.registry.suites[suite]
         return spec.SuiteSpec(
-            name=suite, suite=definition, world_hashes=self._world_hashes(files_of(definition), where=f"benchmarks.yaml: {suite}")
+            name=suite,
+            suite=definition,
+            world_hashes=self._world_hashes(files_of(definition).values(), where=f"benchmarks.yaml: {suite}"),
         )
 
     def study_spec(self, name: str) -> spec.StudySpec:
@@ -305,6 +309,45 @@ class Plan:
     def _world_hash(self, world: str, *, where: str) -> str:
         return spec.spec_hash(self.world_spec(known(world, self.registry.worlds, what="world", where=where)))
 
-    def _world_hashes(self, locations: list[config.Location], *, where: str) -> dict[str, str]:
+    def _world_hashes(self, locations: Iterable[config.Location], *, where: str) -> dict[str, str]:
         worlds = sorted({place.world for place in locations if isinstance(place, config.WorldFile)})
         return {world: self._world_hash(world, where=where) for world in worlds}
+
+    # --- inputs
+
+    def check_inputs(self) -> None:
+        """Raise StudyError for the first local input of the active studies that is not there, before a job looks for it.
+
+        Inputs are files and folders that config names on this disk or in an installed package; jobs themselves make worlds and ask
+        the hub. Tables need none of them.
+        """
+        for value in self.specs.values():
+            match value:
+                case spec.ModelSpec():
+                    _check_model(value.model, where=f"models.yaml: {value.name}")
+                case spec.PhaseSpec():
+                    where = f"data.yaml: {value.data}.phases.{value.phase}"
+                    for number, source in enumerate(value.definition.sources):
+                        check_local(source.location, where=f"{where}.sources.{number}.from")
+                case spec.SuiteSpec():
+                    _check_suite(value.suite, where=f"benchmarks.yaml: {value.name}")
+
+
+def _check_model(model: config.Model, *, where: str) -> None:
+    if isinstance(model, config.FolderModel):
+        check_folder(Path(model.path), where=f"{where}.path")
+    elif isinstance(model, config.GgufModel):
+        check_local(config.PackageFile(package=model.package, file=model.file), where=where)
+
+
+def _check_suite(suite: config.Suite, *, where: str) -> None:
+    for key, place in files_of(suite).items():
+        check_local(place, where=f"{where}.{key}")
+    if isinstance(suite, config.MtBenchSuite):
+        return
+    for key, folder in {"include_path": suite.include_path, "mirror": suite.mirror}.items():
+        if folder:
+            check_folder(Path(folder), where=f"{where}.{key}")
+    for name, benchmark in suite.benchmarks.items():
+        if benchmark.items:
+            check_file(Path(benchmark.items), where=f"{where}.benchmarks.{name}.items")

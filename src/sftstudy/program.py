@@ -38,6 +38,19 @@ def layout_of(arguments: argparse.Namespace) -> Layout:
     return Layout(results=arguments.results, scratch=arguments.scratch)
 
 
+def score_block(work: Callable[..., object], description: str | None) -> None:
+    """Body of the programs that score: parse stage, suite and part, and call `work` on that block of the stage's checkpoints."""
+    arguments_parser = parser(description)
+    arguments_parser.add_argument("suite", type=Path, help="the suite's spec.yaml")
+    arguments_parser.add_argument("--part", required=True, help="block of the stage's checkpoints, such as part01")
+    arguments = arguments_parser.parse_args()
+    stage, suite = read_spec(arguments.spec, spec.StageSpec), read_spec(arguments.suite, spec.SuiteSpec)
+    blocks = spec.parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
+    if arguments.part not in blocks:
+        raise StudyError(f"--part {arguments.part}: {suite.name} on {stage.stage} has {', '.join(blocks)}; name one of them")
+    work(stage, suite, part=arguments.part, checkpoints=blocks[arguments.part], layout=layout_of(arguments))
+
+
 def read_spec(path: Path, kind: type[S]) -> S:
     """Read a `spec.yaml` of one kind. Raises StudyError if it is missing, outdated or of another kind."""
     found = spec.read(path)

@@ -12,7 +12,7 @@ import tempfile
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -233,7 +233,7 @@ def read_metrics(path: Path) -> list[StepMetrics]:
     return [StepMetrics.model_validate(json.loads(line)) for line in path.read_text().splitlines()]
 
 
-def provenance(*libraries: str) -> dict:
+def provenance(*libraries: str) -> dict[str, Any]:
     """The `commit` and `versions` of a record made now by this process."""
     return {"commit": _commit(), "versions": {name: _version(name) for name in ("sftstudy", *libraries)}}
 

@@ -78,11 +78,16 @@ def items_of(suite: Suite) -> list[Location]:
     return [suite.questions]
 
 
-def files_of(suite: Suite) -> list[Location]:
-    """Everything that a suite reads from a world, a path, a package or the hub."""
+def files_of(suite: Suite) -> dict[str, Location]:
+    """Key in the suite's definition -> what it reads from there: a file of a world, a path, a package or the hub."""
     if isinstance(suite, MtBenchSuite):
-        return [place for place in (suite.questions, suite.references, suite.prompts) if place is not None]
-    return items_of(suite)
+        references = {"references": suite.references} if suite.references else {}
+        return {"questions": suite.questions, "prompts": suite.prompts, **references}
+    return {
+        f"benchmarks.{name}.uses.{number}": place
+        for name, benchmark in suite.benchmarks.items()
+        for number, place in enumerate(benchmark.uses)
+    }
 
 
 def _key(location: Location) -> tuple[str, ...]:

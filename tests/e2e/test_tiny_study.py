@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from checkouts import copy_checkout, planned_jobs, snakemake
+
+from checkouts import copy_checkout, planned_jobs, snakemake, variables
 
 REBUILD = ("-c1", "-F", "--nolock", "-s", "workflow/tables.smk", "tables")
 STAGE = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
@@ -32,12 +33,24 @@ def products(checkout: Path) -> dict[str, bytes]:
     return {str(path.relative_to(checkout)): path.read_bytes() for path in made if path.is_file()}
 
 
-def without_torch(folder: Path) -> dict[str, str]:
+def running(checkout: Path, *targets: str) -> subprocess.Popen[bytes]:
+    """Snakemake at work in the background."""
+    command = [sys.executable, "-m", "snakemake", "-c1", *targets]
+    return subprocess.Popen(command, cwd=checkout, env=variables(checkout), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def adopt(checkout: Path) -> subprocess.CompletedProcess[str]:
+    """Take over copied results, as the README says."""
+    command = [sys.executable, "workflow/scripts/adopt_results.py"]
+    return subprocess.run(command, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+
+
+def without_torch(folder: Path, checkout: Path) -> dict[str, str]:
     """Environment in which importing a heavy library fails."""
     for library in ("torch", "transformers", "lm_eval", "datasets"):
         (folder / library).mkdir(parents=True)
         (folder / library / "__init__.py").write_text(f"raise ImportError('{library} is not to be loaded here')\n")
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(checkout / "src")])}
 
 
 def test_every_table_and_figure_is_there_and_nothing_is_missing(study: Path) -> None:
@@ -79,7 +92,7 @@ def test_tables_are_rebuilt_byte_for_byte_from_results_alone(study: Path, tmp_pa
     before = products(elsewhere)
     (elsewhere / "results" / "scores.csv").unlink()
     shutil.rmtree(elsewhere / "results" / "studies")
-    result = snakemake(elsewhere, *REBUILD, environment=without_torch(tmp_path / "blocked"))
+    result = snakemake(elsewhere, *REBUILD, environment=without_torch(tmp_path / "blocked", elsewhere))
     assert result.returncode == 0, result.stdout[-3000:]
     after = products(elsewhere)
     assert len(before) >= 20
@@ -101,9 +114,7 @@ def test_a_stale_record_is_refused_by_name(study: Path, tmp_path: Path) -> None:
     missing = pd.read_csv(elsewhere / "results" / "missing.csv")
     assert list(missing["path"]) == [HARNESS]
     assert "spec" in missing["reason"][0]
-    adopted = subprocess.run(
-        [sys.executable, "workflow/scripts/adopt_results.py"], cwd=elsewhere, capture_output=True, text=True, check=False
-    )
+    adopted = adopt(elsewhere)
     assert adopted.returncode == 1
     assert HARNESS in adopted.stderr
 
@@ -111,9 +122,7 @@ def test_a_stale_record_is_refused_by_name(study: Path, tmp_path: Path) -> None:
 def test_copied_results_are_adopted(study: Path, tmp_path: Path) -> None:
     elsewhere = copy_checkout(tmp_path / "elsewhere")
     shutil.copytree(study / "results", elsewhere / "results", copy_function=shutil.copyfile)
-    adopted = subprocess.run(
-        [sys.executable, "workflow/scripts/adopt_results.py"], cwd=elsewhere, capture_output=True, text=True, check=False
-    )
+    adopted = adopt(elsewhere)
     assert adopted.returncode == 0, adopted.stderr
     assert "Nothing to be done" in snakemake(elsewhere, "-n").stdout
 
@@ -145,50 +154,55 @@ def test_touched_sources_replan_nothing(restored: Path) -> None:
 
 
 def test_a_raised_semantics_number_replans_what_that_program_made(restored: Path) -> None:
-    semantics = restored / "src" / "sftstudy" / "semantics.py"
-    semantics.write_text(semantics.read_text().replace('"render_figure": 1', '"render_figure": 2'))
-    assert {rule for rule, _ in planned_jobs(snakemake(restored, "-n").stdout)} == {"all", "render_figure"}
-    semantics.write_text(semantics.read_text().replace('"judge_mt_bench": 1', '"judge_mt_bench": 2'))
-    rules = {rule for rule, _ in planned_jobs(snakemake(restored, "-n").stdout)}
-    assert "judge_mt_bench" in rules
-    assert "answer_mt_bench" not in {rule for rule, wildcards in planned_jobs(snakemake(restored, "-n").stdout) if "stacked" in wildcards}
-    assert not any(rule == "train_stage" and "01-" in wildcards for rule, wildcards in planned_jobs(snakemake(restored, "-n").stdout))
+    def replanned(program: str) -> set[tuple[str, str]]:
+        numbers = restored / "src" / "sftstudy" / "semantics.py"
+        before = numbers.read_text()
+        numbers.write_text(before.replace(f'"{program}": 1', f'"{program}": 2'))
+        found = planned_jobs(snakemake(restored, "-n").stdout)
+        numbers.write_text(before)
+        return found
+
+    assert {rule for rule, _ in replanned("render_figure")} == {"all", "render_figure"}
+    judged = replanned("judge_mt_bench")
+    # what was answered, trained or scored elsewhere stays, but for what continues from a checkpoint chosen by these ratings
+    untouched = {(rule, wildcards) for rule, wildcards in judged if "recipe=" in wildcards and "phased" not in wildcards}
+    assert {rule for rule, _ in untouched} == {"judge_mt_bench"}
+    assert not {wildcards for rule, wildcards in judged if rule == "train_stage" and "stage=01-" in wildcards}
 
 
 def test_queued_jobs_run_what_was_planned(restored: Path) -> None:
-    specs = [f"results/runs/tiny-llama/tiny/tiny-lab-{name}/seed{seed}/01-stacked/spec.yaml" for name in ("warmup", "cosine") for seed in (1, 2)]
+    runs = [f"tiny-lab-{name}/seed{seed}" for name in ("warmup", "cosine") for seed in (1, 2)]
+    specs = [f"results/runs/tiny-llama/tiny/{run}/01-stacked/spec.yaml" for run in runs]
     before = {name: (restored / name).read_bytes() for name in specs}
     for name in specs:
         (restored / name).unlink()
-    command = [sys.executable, "-m", "snakemake", "-c1", *specs]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(restored), "PYTHONPATH": str(restored / "src")}
-    with subprocess.Popen(command, cwd=restored, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+    with running(restored, *specs) as job:
         while not any((restored / name).exists() for name in specs):
-            assert running.poll() is None
+            assert job.poll() is None
             time.sleep(0.01)
         recipes = restored / "config" / "recipes.yaml"
-        recipes.write_text(recipes.read_text().replace("warmup_steps: 25", "warmup_steps: 26").replace("cosine}", "linear}"))
-    assert running.returncode == 0
+        planned = recipes.read_text()
+        recipes.write_text(planned.replace("warmup_steps: 20", "warmup_steps: 21").replace("cosine}", "linear}"))
+    assert job.returncode == 0
     assert {name: (restored / name).read_bytes() for name in specs} == before
-    # the records are older than the specs now, and say the same
-    snakemake(restored, "--touch", "-c1")
+    recipes.write_text(planned)
+    assert snakemake(restored, "--touch", "-c1", "all").returncode == 0
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_stage_continues_to_the_same_weights(study: Path, kill: signal.Signals) -> None:
-    record = study / "results" / STAGE / "training.json"
+    target = f"results/{STAGE}/training.json"
+    record = study / target
     undisturbed = [ckpt["weights_hash"] for ckpt in json.loads(record.read_text())["checkpoints"]]
     shutil.rmtree(study / "scratch" / STAGE)
     record.unlink()
-    command = [sys.executable, "-m", "snakemake", "-c1", str(record.relative_to(study))]
-    environment = {"PATH": "/usr/bin:/bin", "HOME": str(study), "PYTHONPATH": str(study / "src")}
-    with subprocess.Popen(command, cwd=study, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
-        while not list((study / "scratch" / STAGE).glob("ckpt01")):
-            assert running.poll() is None
+    with running(study, target) as job:
+        while not (study / "scratch" / STAGE / "ckpt01").exists():
+            assert job.poll() is None
             time.sleep(0.05)
-        subprocess.run(["pkill", f"-{kill.value}", "-f", f"train_stage.py .*{study.name}.*|train_stage.py results/{STAGE}"], check=True)
-    assert running.returncode != 0
-    result = snakemake(study, "-c1", str(record.relative_to(study)))
+        subprocess.run(["pkill", f"-{kill.value}", "-f", f"train_stage.py results/{STAGE}"], check=True)
+    assert job.returncode != 0
+    result = snakemake(study, "-c1", target)
     assert result.returncode == 0, result.stdout[-3000:]
     resumed = json.loads(record.read_text())
     assert resumed["num_attempts"] == 2

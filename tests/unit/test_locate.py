@@ -1,12 +1,14 @@
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from sftstudy import spec
-from sftstudy.config import HarnessBenchmark, HarnessSuite, LocalFile, PackageFile, World, WorldFile
+from sftstudy.config import LocalFile, PackageFile, World, WorldFile
 from sftstudy.errors import StudyError
-from sftstudy.evaluate.locate import check_worlds, locate
+from sftstudy.locate import check_worlds, locate
 from sftstudy.paths import Layout
 from sftstudy.records import FileEntry, WorldRecord, provenance, write_record
 
@@ -28,32 +30,46 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_files_of_a_world_a_package_and_a_folder_are_found(layout, tmp_path):
-    assert locate(WorldFile(world="tiny", file="exam.jsonl"), layout) == layout.world_folder("tiny") / "exam.jsonl"
-    assert locate(PackageFile(package="sftstudy", file="errors.py"), layout).name == "errors.py"
+    exam = locate(WorldFile(world="tiny", file="exam.jsonl"), layout, registry="data.yaml")
+    assert exam == layout.world_folder("tiny") / "exam.jsonl"
+    assert locate(PackageFile(package="sftstudy", file="errors.py"), layout, registry="data.yaml").name == "errors.py"
     (tmp_path / "own.jsonl").touch()
-    assert locate(LocalFile(path=str(tmp_path / "own.jsonl")), layout) == tmp_path / "own.jsonl"
+    assert locate(LocalFile(path=str(tmp_path / "own.jsonl")), layout, registry="data.yaml") == tmp_path / "own.jsonl"
 
 
 def test_an_edited_or_missing_file_of_a_world_names_the_forcerun(layout):
-    with pytest.raises(StudyError, match=r"world tiny: has no file other.jsonl; correct its name"):
-        locate(WorldFile(world="tiny", file="other.jsonl"), layout)
+    with pytest.raises(StudyError, match=r"world tiny: has no file other.jsonl; correct its name in data.yaml \(it has exam"):
+        locate(WorldFile(world="tiny", file="other.jsonl"), layout, registry="data.yaml")
     (layout.world_folder("tiny") / "exam.jsonl").write_text("{1}\n")
-    with pytest.raises(StudyError, match=r"exam.jsonl: not the file that the world's record names; `snakemake"):
-        locate(WorldFile(world="tiny", file="exam.jsonl"), layout)
+    with pytest.raises(StudyError, match=r"exam.jsonl: not the file that the world's record names; make it again with `snakemake"):
+        locate(WorldFile(world="tiny", file="exam.jsonl"), layout, registry="data.yaml")
     (layout.world_folder("tiny") / "exam.jsonl").unlink()
-    with pytest.raises(StudyError, match=r"exam.jsonl: missing; `snakemake -c1 --forcerun .*world.json`"):
-        locate(WorldFile(world="tiny", file="exam.jsonl"), layout)
+    with pytest.raises(StudyError, match=r"exam.jsonl: missing; make it again with `snakemake -c1 --forcerun .*world.json`"):
+        locate(WorldFile(world="tiny", file="exam.jsonl"), layout, registry="data.yaml")
 
 
 def test_a_package_that_is_not_installed_is_named(layout):
     with pytest.raises(StudyError, match="package no_such_package: not installed"):
-        locate(PackageFile(package="no_such_package", file="a.jsonl"), layout)
+        locate(PackageFile(package="no_such_package", file="a.jsonl"), layout, registry="data.yaml")
+
+
+def test_a_missing_file_names_the_registry_to_correct(layout, tmp_path):
+    with pytest.raises(StudyError, match=r"gone.jsonl: missing; correct its path in benchmarks.yaml"):
+        locate(LocalFile(path=str(tmp_path / "gone.jsonl")), layout, registry="benchmarks.yaml")
+    with pytest.raises(StudyError, match=r"gone.py: missing; install the version of sftstudy.data that ships it"):
+        locate(PackageFile(package="sftstudy.data", file="gone.py"), layout, registry="benchmarks.yaml")
+
+
+def test_a_package_is_found_without_importing_its_parent():
+    code = (
+        "import sys; from sftstudy.locate import package_folder; print(package_folder('lm_eval.tasks'), 'lm_eval' in sys.modules)"
+    )
+    folder, loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert folder.endswith("lm_eval/tasks")
+    assert loaded == "False"
 
 
 def test_a_world_of_another_spec_is_refused(layout):
-    benchmark = HarnessBenchmark(tasks=["t"], metric="acc", uses=[WorldFile(world="tiny", file="exam.jsonl")])
-    suite = HarnessSuite(kind="harness", benchmarks={"b": benchmark})
-    today = spec.spec_hash(spec.WorldSpec(name="tiny", world=World(seed=1, sizes={})))
-    check_worlds(spec.SuiteSpec(name="s", suite=suite, world_hashes={"tiny": today}), layout)
+    check_worlds({"tiny": spec.spec_hash(spec.WorldSpec(name="tiny", world=World(seed=1, sizes={})))}, layout)
     with pytest.raises(StudyError, match=r"world.json: made from another spec"):
-        check_worlds(spec.SuiteSpec(name="s", suite=suite, world_hashes={"tiny": "other"}), layout)
+        check_worlds({"tiny": "other"}, layout)

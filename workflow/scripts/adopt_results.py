@@ -27,7 +27,15 @@ def main() -> None:
     if lines := problems(plan):
         print("\n".join(lines), file=sys.stderr)
         raise StudyError(f"{len(lines)} records do not match the plan; nothing was touched; `snakemake -n` shows what would run")
-    command = ["snakemake", "--touch", "--cores", "1", "--quiet", "all", *(["--config", *arguments.config] if arguments.config else [])]
+    command = [
+        "snakemake",
+        "--touch",
+        "--cores",
+        "1",
+        "--quiet",
+        "all",
+        *(["--config", *arguments.config] if arguments.config else []),
+    ]
     sys.exit(subprocess.run([sys.executable, "-m", *command], check=False).returncode)
 
 

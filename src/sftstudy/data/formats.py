@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftstudy.config import Format, HubSplit, LocalFile, Location, PackageFile, Source, WorldFile
+from sftstudy.config import Format, HubSplit, Location, Source
 from sftstudy.errors import StudyError
+from sftstudy.locate import locate, name_of
 from sftstudy.paths import Layout
 
 ROLES = ("system", "user", "assistant")
@@ -67,7 +67,7 @@ def read_source(source: Source, *, layout: Layout) -> SourceChats:
             chats.append(Chat(messages, origin, row_hash))
     if not chats:
         found = f"weight {source.weight} keeps none of its {num_read} rows" if num_read else "no rows"
-        raise StudyError(f"{_name(source.location)}: {found}; correct the source in data.yaml")
+        raise StudyError(f"{name_of(source.location)}: {found}; correct the source in data.yaml")
     return SourceChats(chats, num_read)
 
 
@@ -79,7 +79,7 @@ def read_rows(location: Location, *, layout: Layout) -> Iterator[tuple[str, dict
     if isinstance(location, HubSplit):
         yield from _hub_rows(location)
         return
-    path = locate(location, layout=layout)
+    path = locate(location, layout, registry="data.yaml")
     suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
     match suffixes[-1] if suffixes else "":
         case ".jsonl":
@@ -90,45 +90,6 @@ def read_rows(location: Location, *, layout: Layout) -> Iterator[tuple[str, dict
             yield from _table_rows(path)
         case _:
             raise StudyError(f"{path}: unknown kind of file; give .jsonl, .json (both also .gz), .parquet or .arrow")
-
-
-def locate(location: WorldFile | LocalFile | PackageFile, *, layout: Layout) -> Path:
-    """Path of a file that exists. Raises StudyError with the remedy otherwise."""
-    match location:
-        case WorldFile():
-            path = layout.world_folder(location.world) / location.file
-            remedy = f"make it again with `snakemake -c1 --forcerun {layout.world_record(location.world)}`"
-        case LocalFile():
-            path, remedy = Path(location.path), "correct its path in data.yaml"
-        case PackageFile():
-            path = package_folder(location.package) / location.file
-            remedy = f"install the version of {location.package} that ships it"
-    if not path.is_file():
-        raise StudyError(f"{path}: missing; {remedy}")
-    return path
-
-
-def package_folder(package: str) -> Path:
-    """Folder of an installed package, found without importing it."""
-    try:
-        found = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        found = None
-    if found is None or not found.submodule_search_locations:
-        raise StudyError(f"package {package}: not installed; `pip install` the distribution that ships it")
-    return Path(next(iter(found.submodule_search_locations)))
-
-
-def _name(location: Location) -> str:
-    match location:
-        case WorldFile():
-            return f"world {location.world}: {location.file}"
-        case LocalFile():
-            return location.path
-        case PackageFile():
-            return f"package {location.package}: {location.file}"
-        case HubSplit():
-            return f"{location.hub} [{location.split}]"
 
 
 def _text(path: Path) -> str:
@@ -201,7 +162,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _hub_rows(split: HubSplit) -> Iterator[tuple[str, dict[str, Any]]]:
     from datasets import load_dataset
 
-    name = f"{split.hub} [{split.split}]"
+    name = name_of(split)
     try:
         rows = load_dataset(split.hub, split.config, split=split.split, revision=split.revision)
     except Exception as error:  # the library raises dozens of kinds, all of which mean that the rows are not to be had

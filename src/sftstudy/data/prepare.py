@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from sftstudy import hashes, rows
-from sftstudy.config import WorldFile
 from sftstudy.data.formats import Chat, SourceChats, read_source
 from sftstudy.data.templates import Tokenised, render, tokenise
 from sftstudy.errors import StudyError
+from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout
-from sftstudy.records import ModelRecord, PhaseRecord, WorldRecord, provenance, read_record
+from sftstudy.records import ModelRecord, PhaseRecord, provenance, read_record
 from sftstudy.spec import PhaseSpec, digest, spec_hash
 
 EMPTY, LONG, UNWEIGHTED = "empty_reply", "over_length", "not_kept_by_weight"
@@ -33,10 +33,9 @@ class Prepared:
 def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
     """Write a phase's rows and return its record. Raises StudyError if a row is unusable or the count is not the planned one."""
     model = _model_record(spec, layout)
+    check_worlds(spec.world_hashes, layout)
     sources = []
     for number, source in enumerate(spec.definition.sources, start=1):
-        if isinstance(source.location, WorldFile):
-            _check_world(spec, source.location, layout)
         try:
             sources.append(read_source(source, layout=layout))
         except StudyError as error:
@@ -170,15 +169,3 @@ def _model_record(spec: PhaseSpec, layout: Layout) -> ModelRecord:
     if not folder.is_dir() or hashes.tokenizer_hash(folder) != record.tokenizer_hash:
         raise StudyError(f"{folder}: its tokenizer is gone or changed; make it again with `snakemake -c1 --forcerun {path}`")
     return record
-
-
-def _check_world(spec: PhaseSpec, location: WorldFile, layout: Layout) -> None:
-    path = layout.world_record(location.world)
-    record = read_record(path, WorldRecord)
-    if record.spec_hash != spec.world_hashes[location.world]:
-        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
-    if location.file not in record.files:
-        raise StudyError(f"world {location.world}: has no file {location.file}; it has {', '.join(sorted(record.files))}")
-    file = layout.world_folder(location.world) / location.file
-    if not file.is_file() or hashes.sha256_of(file) != record.files[location.file].sha256:
-        raise StudyError(f"{file}: gone or changed; make it again with `snakemake -c1 --forcerun {path}`")

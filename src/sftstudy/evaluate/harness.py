@@ -16,10 +16,10 @@ from typing import Any
 
 from sftstudy.config import HarnessBenchmark, HarnessSuite, HubSplit
 from sftstudy.errors import StudyError
-from sftstudy.evaluate.locate import check_worlds, locate
 from sftstudy.evaluate.shards import Item, Shard, finished, macro_average, mean_and_stderr, write_items
 from sftstudy.evaluate.weights import Weights, find_weights, load_tokenizer, read_model, require_chat_template
 from sftstudy.hashes import sha256_of
+from sftstudy.locate import check_worlds, locate
 from sftstudy.paths import Layout, score_stem
 from sftstudy.records import Score, ScoreRecord, provenance, write_record
 from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
@@ -45,7 +45,7 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
     if not isinstance(suite.suite, HarnessSuite):
         raise StudyError(f"suite {suite.name}: its kind is {suite.suite.kind}; score it with answer_mt_bench and judge_mt_bench")
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
-    check_worlds(suite, layout)
+    check_worlds(suite.world_hashes, layout)
     bench = _Bench(suite.suite, stage=stage, layout=layout)
     shards: dict[str, Shard] = {}
     tokenizer_hash = read_model(stage, layout).tokenizer_hash
@@ -123,7 +123,7 @@ def load_exams(suite: HarnessSuite, layout: Layout) -> list[Exam]:
     for benchmark in suite.benchmarks.values():
         for place in benchmark.uses:
             if not isinstance(place, HubSplit):
-                locate(place, layout)
+                locate(place, layout, registry="benchmarks.yaml")
     if suite.include_path and not Path(suite.include_path).is_dir():
         raise StudyError(f"{suite.include_path}: no such folder; correct include_path in benchmarks.yaml")
     _prepare_environment(suite, layout)
@@ -308,7 +308,7 @@ def _hash_inputs(suite: HarnessSuite, layout: Layout) -> str:
     for benchmark in suite.benchmarks.values():
         for place in benchmark.uses:
             if not isinstance(place, HubSplit):
-                paths.append(locate(place, layout))
+                paths.append(locate(place, layout, registry="benchmarks.yaml"))
             elif suite.mirror:
                 paths += sorted((Path(suite.mirror) / place.hub).rglob("*.parquet"))
     return digest([[path.name, sha256_of(path)] for path in dict.fromkeys(paths) if path.is_file()])

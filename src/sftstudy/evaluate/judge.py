@@ -23,7 +23,6 @@ from pydantic import ValidationError
 from sftstudy.config import Judge, MtBenchSuite
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import rule_judge
-from sftstudy.evaluate.locate import check_worlds
 from sftstudy.evaluate.questions import (
     Answer,
     Prompt,
@@ -40,6 +39,7 @@ from sftstudy.evaluate.questions import (
 )
 from sftstudy.evaluate.shards import Item, mean_and_stderr, write_items
 from sftstudy.evaluate.weights import Weights, find_weights, read_model
+from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout, score_stem
 from sftstudy.records import Entry, Score, ScoreRecord, provenance, write_record, write_text
 from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
@@ -91,7 +91,7 @@ def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[st
     if not isinstance(suite.suite, MtBenchSuite):
         raise StudyError(f"suite {suite.name}: its kind is {suite.suite.kind}; score it with score_harness")
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
-    check_worlds(suite, layout)
+    check_worlds(suite.world_hashes, layout)
     stem = score_stem(layout.stage_results(*names), suite.name, part)
     journal = score_stem(layout.stage_scratch(*names), suite.name, f"{part}.verdicts.jsonl")
     questions, references = read_questions(suite.suite, layout), read_references(suite.suite, layout)

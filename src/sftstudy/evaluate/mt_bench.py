@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from sftstudy.config import MtBenchSuite
 from sftstudy.errors import StudyError
-from sftstudy.evaluate.locate import check_worlds
 from sftstudy.evaluate.questions import (
     NUM_TURNS,
     Question,
@@ -36,6 +35,7 @@ from sftstudy.evaluate.weights import (
     require_chat_template,
     starts_wrong,
 )
+from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout, score_stem
 from sftstudy.records import write_text
 from sftstudy.spec import StageSpec, SuiteSpec
@@ -68,7 +68,7 @@ def answer(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[s
     if not isinstance(suite.suite, MtBenchSuite):
         raise StudyError(f"suite {suite.name}: its kind is {suite.suite.kind}; score it with score_harness")
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
-    check_worlds(suite, layout)
+    check_worlds(suite.world_hashes, layout)
     questions = read_questions(suite.suite, layout)
     tokenizer_hash = read_model(stage, layout).tokenizer_hash
     lines = ""

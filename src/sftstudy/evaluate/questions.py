@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sftstudy.config import MtBenchSuite
 from sftstudy.errors import StudyError
-from sftstudy.evaluate.locate import locate
 from sftstudy.evaluate.weights import Weights
+from sftstudy.locate import locate
 from sftstudy.paths import Layout
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import StageSpec, digest
@@ -88,7 +88,7 @@ def read_questions(suite: MtBenchSuite, layout: Layout) -> QuestionSet:
 
     Raises StudyError on a malformed file, an unknown id, or a question without two turns.
     """
-    path = locate(suite.questions, layout)
+    path = locate(suite.questions, layout, registry="benchmarks.yaml")
     questions = read_lines(path, Question)
     _require_unique(path, [question.question_id for question in questions])
     if suite.question_ids is not None:
@@ -110,7 +110,7 @@ def read_references(suite: MtBenchSuite, layout: Layout) -> dict[int, list[str]]
     """Question id -> reference answers of both turns, for the questions that have them."""
     if suite.references is None:
         return {}
-    path = locate(suite.references, layout)
+    path = locate(suite.references, layout, registry="benchmarks.yaml")
     answers = read_lines(path, Answer)
     _require_unique(path, [answer.question_id for answer in answers])
     return {answer.question_id: answer.turns for answer in answers}
@@ -118,7 +118,7 @@ def read_references(suite: MtBenchSuite, layout: Layout) -> dict[int, list[str]]
 
 def read_prompts(suite: MtBenchSuite, layout: Layout) -> dict[str, Prompt]:
     """Name -> judge prompt."""
-    path = locate(suite.prompts, layout)
+    path = locate(suite.prompts, layout, registry="benchmarks.yaml")
     prompts = {prompt.name: prompt for prompt in read_lines(path, Prompt)}
     for name in ("single-v1", "single-v1-multi-turn", "single-math-v1", "single-math-v1-multi-turn"):
         if name not in prompts:

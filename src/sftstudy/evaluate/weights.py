@@ -10,7 +10,7 @@ from sftstudy import hashes
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.records import ModelRecord, TrainingRecord, read_record
-from sftstudy.spec import StageSpec, SuiteSpec, parts, spec_hash
+from sftstudy.spec import StageSpec, spec_hash
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +33,6 @@ class Weights:
             raise StudyError(f"{self.folder}: weights are gone; to make them again: {self.remedy}")
         if hashes.weights_hash(self.folder) != self.weights_hash:
             raise StudyError(f"{self.folder}: weights are not those that the record names; to make them again: {self.remedy}")
-
-
-def block_of(stage: StageSpec, suite: SuiteSpec, *, part: str) -> list[str]:
-    """The checkpoints that a part of a suite's scores holds."""
-    blocks = parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
-    if part not in blocks:
-        raise StudyError(f"--part {part}: {suite.name} on {stage.stage} has {', '.join(blocks)}; name one of them")
-    return blocks[part]
 
 
 def read_model(stage: StageSpec, layout: Layout) -> ModelRecord:
