@@ -1,26 +1,34 @@
 """Typed models of `config/`: registries and studies. The only place with defaults; unknown keys are errors.
 
 A registry maps names to definitions. Every class here is frozen and forbids unknown keys. Paths in a registry are relative to the
-folder of the file that holds them; `registry` reads the files.
+folder of the file that holds them; `registry` reads the files and makes such a path `FOLDER//PATH`: what the user wrote, the part
+behind `//`, is what counts for identity, wherever the folder lies.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 """Names that users invent: they become folder names and Snakemake wildcards."""
 
+PATH_KEYS = frozenset({"path", "include_path", "mirror", "items"})
+"""Keys whose values are paths."""
+
 NO_NAME = "none"
 """Stands for data and recipe of an untouched base model; no registry entry may have this name."""
 
 
 class Strict(BaseModel):
-    """Base of every config class: immutable, unknown keys forbidden."""
+    """Base of every config class: immutable, unknown keys forbidden.
 
+    `incidental` names the keys that cannot change a number, such as how many requests run at once: they stay out of spec hashes.
+    """
+
+    incidental: ClassVar[frozenset[str]] = frozenset()
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -213,6 +221,12 @@ class Recipe(Strict):
     stages: dict[str, dict[str, Any]] = Field({}, description="phase -> training keys that differ in its stage")
     select: dict[str, Selection] = Field({}, description="phase -> how its checkpoint is chosen; every phase but the last")
 
+    @model_validator(mode="after")
+    def _stacked_has_no_phases(self) -> Recipe:
+        if self.strategy == "stacked" and (self.stages or self.select or self.training.replay):
+            raise ValueError("a stacked recipe has one stage: remove stages, select and replay, or make it phased")
+        return self
+
 
 class Sweep(Strict):
     """A grid around one recipe. A cell that equals the base keeps the base's name, so that it is trained once."""
@@ -228,6 +242,8 @@ class Sweep(Strict):
 class HarnessBenchmark(Strict):
     """One benchmark scored through lm-eval."""
 
+    incidental = frozenset({"chance"})
+
     tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
     metric: str = Field(description="lm-eval's metric name, such as `acc` or `exact_match`")
     uses: list[Location] = Field(min_length=1, description="the items scored; no training source may be one of them")
@@ -242,6 +258,8 @@ class HarnessBenchmark(Strict):
 class HarnessSuite(Strict):
     """Benchmarks scored by one job per block of checkpoints."""
 
+    incidental = frozenset({"checkpoints_per_job", "mirror"})
+
     kind: Literal["harness"]
     benchmarks: dict[str, HarnessBenchmark] = Field(min_length=1)
     include_path: str | None = Field(None, description="folder of your own lm-eval task files")
@@ -254,6 +272,8 @@ class HarnessSuite(Strict):
 
 class Judge(Strict):
     """Who grades MT-Bench answers, over the OpenAI chat protocol. `server: rule` is our local rule-based stand-in."""
+
+    incidental = frozenset({"base_url", "api_key_env", "concurrency", "num_retries"})
 
     model: str = Field(description="the name that tables print")
     server: Literal["rule"] | None = Field(None, description="start our local server in the job; or give `base_url`")
@@ -273,6 +293,8 @@ class Judge(Strict):
 
 class MtBenchSuite(Strict):
     """An MT-Bench-format question set; its one benchmark has the suite's name."""
+
+    incidental = frozenset({"checkpoints_per_job"})
 
     kind: Literal["mt-bench"]
     questions: Location
@@ -298,7 +320,7 @@ class Grid(Strict):
     model: list[str] = Field(min_length=1)
     data: list[str] = Field(min_length=1)
     recipe: list[str] = Field(min_length=1)
-    seed: list[int] = Field(min_length=1)
+    seed: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
 
 
 class ArmsTable(Strict):

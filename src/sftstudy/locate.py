@@ -100,7 +100,7 @@ def name_of(location: Location) -> str:
         case WorldFile():
             return f"world {location.world}: {location.file}"
         case LocalFile():
-            return location.path
+            return str(Path(location.path))
         case PackageFile():
             return f"package {location.package}: {location.file}"
         case HubSplit():

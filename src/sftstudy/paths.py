@@ -82,5 +82,5 @@ class Layout:
 
 
 def score_stem(stage_results: Path, suite: str, part: str) -> Path:
-    """Stem of a score record: `.json` is the record, `.parquet` its items; MT-Bench adds `.answers.jsonl` and `.judgments.jsonl`."""
+    """Stem of a score record: `.json` is the record, `.parquet` items; MT-Bench adds `.answers.jsonl` and `.judgments.jsonl`."""
     return stage_results / "scores" / suite / part

@@ -11,11 +11,12 @@ from pathlib import Path
 from sftstudy import config, spec
 from sftstudy.config import NO_NAME, Recipe, Training
 from sftstudy.errors import StudyError
+from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.semantics import PINNED_MAJORS
-from sftstudy.study import Run, check_no_leak, files_of, runs_of
+from sftstudy.study import Run, check_no_leak, definition_files, files_of, runs_of
 
 
 def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
@@ -40,6 +41,8 @@ def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]
         steps = sorted({*steps, num_steps})
     if num_steps == 0 or len(set(steps)) < len(steps) or steps[0] == 0:
         raise StudyError(f"{num_steps} steps are too few for its checkpoints; raise the budget, or ask for fewer checkpoints")
+    if (training.warmup_steps or 0) >= num_steps:
+        raise StudyError(f"warmup_steps {training.warmup_steps} never end within {num_steps} steps; warm up for fewer")
     width = max(2, len(str(len(steps))))
     saves = [spec.Place(ckpt=f"ckpt{i:0{width}d}", step=step, num_samples=step * batch) for i, step in enumerate(steps, start=1)]
     return num_steps, saves
@@ -47,10 +50,11 @@ def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """The active studies over a registry. Every spec of every job can be asked for; nothing is read from disk but config."""
+    """The active studies over a registry. Every spec of every job can be asked for; only config is read from disk."""
 
     registry: Registry
     studies: list[str]
+    folder: Path
     layout: Layout = field(default_factory=Layout)
 
     @classmethod
@@ -59,7 +63,7 @@ class Plan:
         registry, active = load(folder, overlay=overlay)
         for name in studies or []:
             known(name, registry.studies, what="study", where="--config studies")
-        plan = cls(registry, studies or active)
+        plan = cls(registry, studies or active, folder)
         for stage in plan.stages.values():
             plan.suites_of(stage)
         for name in plan.studies:
@@ -80,10 +84,10 @@ class Plan:
         for runs in self.runs.values():
             for run in runs:
                 for stage in [self._base(run.model), *self._stages(run)]:
-                    found.setdefault(self.folder(stage), stage)
+                    found.setdefault(self.records_of(stage), stage)
         return found
 
-    def folder(self, stage: spec.StageSpec) -> Path:
+    def records_of(self, stage: spec.StageSpec) -> Path:
         """Where a stage's records lie."""
         return self.layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
 
@@ -157,7 +161,7 @@ class Plan:
             stage=stage.stage,
             spec_hash=stage_hash,
             selection=selection,
-            selection_hash=spec.selection_hash(stage_hash, spec.spec_hash(self.suite_spec(suite)), selection),
+            selection_hash=spec.selection_hash(stage_hash, self.suite_spec(suite), selection),
         )
 
     @cached_property
@@ -170,7 +174,7 @@ class Plan:
         benchmarks = {
             benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
-        child = self.children.get(self.folder(stage))
+        child = self.children.get(self.records_of(stage))
         if child and child.parent:
             benchmarks.add(child.parent.selection.benchmark)
         suites = {self.registry.benchmarks[benchmark] for benchmark in benchmarks}
@@ -186,7 +190,7 @@ class Plan:
 
     def score_stems(self, stage: spec.StageSpec, suite: str) -> list[Path]:
         """Stems of a suite's score records for all parts of a stage."""
-        return [score_stem(self.folder(stage), suite, part) for part in self.parts(stage, suite)]
+        return [score_stem(self.records_of(stage), suite, part) for part in self.parts(stage, suite)]
 
     def parts(self, stage: spec.StageSpec, suite: str) -> dict[str, list[str]]:
         """Blocks of the stage's checkpoints that one job scores."""
@@ -210,6 +214,21 @@ class Plan:
         for name in self.studies:
             found[self.layout.study_folder(name)] = self.study_spec(name)
         return found
+
+    def local_files(self, value: spec.Spec) -> list[Path]:
+        """Files of the user's that the job of a spec reads and that are here: what is newer than the job's records is read again.
+
+        Files of the shipped config are left out: they are known by their content.
+        """
+        places: list[config.Location] = []
+        if isinstance(value, spec.PhaseSpec):
+            places = [source.location for source in value.definition.sources]
+        elif isinstance(value, spec.SuiteSpec):
+            places = list(files_of(value.suite).values())
+        paths = [Path(place.path) for place in places if isinstance(place, config.LocalFile)]
+        if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.FolderModel):
+            paths = [Path(value.model.path) / "config.json"]
+        return [path for path in paths if path.exists() and not path.is_relative_to(self.folder)]
 
     def worlds_of(self, value: spec.Spec) -> list[str]:
         """Generated worlds whose files the job of a spec reads."""
@@ -260,7 +279,8 @@ class Plan:
         return spec.SuiteSpec(
             name=suite,
             suite=definition,
-            world_hashes=self._world_hashes(files_of(definition).values(), where=f"benchmarks.yaml: {suite}"),
+            world_hashes=self._world_hashes(list(files_of(definition).values()), where=f"benchmarks.yaml: {suite}"),
+            definitions={f"{path.parent.name}/{path.name}": sha256_of(path) for path in definition_files(definition, self.folder)},
         )
 
     def study_spec(self, name: str) -> spec.StudySpec:
@@ -287,7 +307,7 @@ class Plan:
             seed=stage.seed,
             stage=stage.stage,
             spec_hash=stage_hash,
-            last=self.folder(stage) not in self.children,
+            last=self.records_of(stage) not in self.children,
             factors=stage.training.model_dump() if stage.training else {},
             scores={
                 suite: {
@@ -316,21 +336,25 @@ class Plan:
     # --- inputs
 
     def check_inputs(self) -> None:
-        """Raise StudyError for the first local input of the active studies that is not there, before a job looks for it.
+        """Raise StudyError for the first local input that a planned job will want and that is not there.
 
         Inputs are files and folders that config names on this disk or in an installed package; jobs themselves make worlds and ask
-        the hub. Tables need none of them.
+        the hub. What already has its records wants no input any more, so that copied results can be adopted without the raw data.
         """
-        for value in self.specs.values():
+        for folder, value in self.specs.items():
             match value:
-                case spec.ModelSpec():
+                case spec.ModelSpec() if not (folder / "model.json").exists():
                     _check_model(value.model, where=f"models.yaml: {value.name}")
-                case spec.PhaseSpec():
+                case spec.PhaseSpec() if not (folder / "phase.json").exists():
                     where = f"data.yaml: {value.data}.phases.{value.phase}"
                     for number, source in enumerate(value.definition.sources):
                         check_local(source.location, where=f"{where}.sources.{number}.from")
-                case spec.SuiteSpec():
+                case spec.SuiteSpec() if not self._is_scored(value.name):
                     _check_suite(value.suite, where=f"benchmarks.yaml: {value.name}")
+
+    def _is_scored(self, suite: str) -> bool:
+        stages = [stage for stage in self.stages.values() if suite in self.suites_of(stage)]
+        return all(Path(f"{stem}.json").exists() for stage in stages for stem in self.score_stems(stage, suite))
 
 
 def _check_model(model: config.Model, *, where: str) -> None:

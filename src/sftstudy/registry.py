@@ -14,7 +14,21 @@ from typing import Any
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from sftstudy.config import NAME, NO_NAME, Data, HarnessSuite, Model, Recipe, Strict, Study, Suite, Sweep, Training, World
+from sftstudy.config import (
+    NAME,
+    NO_NAME,
+    PATH_KEYS,
+    Data,
+    HarnessSuite,
+    Model,
+    Recipe,
+    Strict,
+    Study,
+    Suite,
+    Sweep,
+    Training,
+    World,
+)
 from sftstudy.errors import StudyError
 
 
@@ -32,10 +46,11 @@ class Registry(Strict):
     @property
     def benchmarks(self) -> dict[str, str]:
         """Benchmark name -> suite that scores it."""
-        found: dict[str, str] = {}
-        for name, suite in self.suites.items():
-            found |= dict.fromkeys(suite.benchmarks if isinstance(suite, HarnessSuite) else [name], name)
-        return found
+        return {
+            benchmark: name
+            for name, suite in self.suites.items()
+            for benchmark in (suite.benchmarks if isinstance(suite, HarnessSuite) else [name])
+        }
 
 
 class RecipesFile(Strict):
@@ -57,7 +72,6 @@ _REGISTRIES: dict[str, TypeAdapter[Any]] = {
     "data": TypeAdapter(dict[str, Data]),
     "benchmarks": TypeAdapter(dict[str, Suite]),
 }
-_PATH_KEYS = {"path", "include_path", "mirror", "items"}
 
 
 def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[str]]:
@@ -70,6 +84,7 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
     if overlay and not overlay.is_dir():
         raise StudyError(f"--config overlay={overlay}: no such folder; make one with the layout of {folder}/")
     parsed = {name: _merged(folders, f"{name}.yaml", adapter) for name, adapter in _REGISTRIES.items()}
+    _check_benchmark_names(parsed["benchmarks"])
     recipes, sweeps = _recipes(folders)
     studies = {
         file.stem: (_typed(TypeAdapter(Study), _content(file), file), file)
@@ -137,20 +152,13 @@ _UniqueKeys.add_implicit_resolver(
 
 
 def _located(value: Any, base: Path) -> Any:
-    """Paths made relative to the working directory if they lie in it, so that a checkout's place does not enter spec hashes."""
+    """Relative paths made `BASE//PATH`: opened as they are, and identified by what stands behind the double slash."""
     if isinstance(value, list):
         return [_located(item, base) for item in value]
     if not isinstance(value, dict):
         return value
-    return {
-        key: _place(base / item) if key in _PATH_KEYS and isinstance(item, str) else _located(item, base)
-        for key, item in value.items()
-    }
-
-
-def _place(path: Path) -> str:
-    path, here = path.resolve(), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    relative = {key for key, item in value.items() if key in PATH_KEYS and isinstance(item, str) and not Path(item).is_absolute()}
+    return {key: f"{base}//{item}" if key in relative else _located(item, base) for key, item in value.items()}
 
 
 def _typed(adapter: TypeAdapter[Any], content: Any, file: Path) -> Any:
@@ -192,12 +200,27 @@ def _merged(folders: list[Path], filename: str, adapter: TypeAdapter[Any]) -> di
     return merged
 
 
+def _check_benchmark_names(suites: dict[str, Suite]) -> None:
+    seen: dict[str, str] = {}
+    for name, suite in suites.items():
+        for benchmark in suite.benchmarks if isinstance(suite, HarnessSuite) else [name]:
+            where = f"benchmarks.yaml: {name}.benchmarks.{benchmark}"
+            if benchmark in seen:
+                raise StudyError(f"{where}: suite {seen[benchmark]!r} has a benchmark of this name; choose another")
+            _check_name(benchmark, where)
+            seen[benchmark] = name
+
+
+def _check_name(name: str, where: str) -> None:
+    if name == NO_NAME or not NAME.fullmatch(name):
+        raise StudyError(f"{where}: not a usable name; use small letters, digits, dots and dashes, and not {NO_NAME!r}")
+
+
 def _add(merged: dict[str, Any], new: dict[str, Any], file: Path) -> None:
     for name in new:
         if name in merged:
             raise StudyError(f"{file}: {name}: defined before; choose another name, results are filed by it")
-        if name == NO_NAME or not NAME.fullmatch(name):
-            raise StudyError(f"{file}: {name}: not a usable name; use small letters, digits, dots and dashes, and not {NO_NAME!r}")
+        _check_name(name, f"{file}: {name}")
     merged.update(new)
 
 
@@ -214,11 +237,13 @@ def _recipes(folders: list[Path]) -> tuple[dict[str, Recipe], dict[str, list[str
         for name, sweep in parsed.sweeps.items():
             where = f"{file}: sweeps.{name}"
             known(sweep.base, recipes, what="recipe", where=f"{where}.base")
+            if recipes[sweep.base].stages:
+                raise StudyError(f"{where}.base: a recipe with overrides by stage would not vary in them; move them into training")
             expanded = _expand(sweep, recipes[sweep.base], where)
             _add(recipes, {cell: recipe for cell, recipe in expanded.items() if cell != sweep.base}, file)
             _add(cells, {name: list(expanded)}, file)
-            if name in recipes:
-                raise StudyError(f"{where}: a recipe has this name; choose another")
+        if both := sorted(recipes.keys() & cells.keys()):
+            raise StudyError(f"{file}: {both[0]}: a recipe and a sweep have this name; choose another")
     return recipes, cells
 
 

@@ -15,7 +15,7 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from sftstudy import config
-from sftstudy.config import Strict
+from sftstudy.config import PATH_KEYS, Strict
 from sftstudy.errors import StudyError
 from sftstudy.semantics import SEMANTICS
 
@@ -106,12 +106,17 @@ class StageSpec(Strict):
 
 
 class SuiteSpec(Strict):
-    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads."""
+    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads.
+
+    `definitions` has the SHA-256 of files that define the suite beside the config: own lm-eval task files, item lists, and what it
+    reads from the shipped config folder. An edited one makes another suite.
+    """
 
     kind: Literal["suite"] = "suite"
     name: str
     suite: config.Suite
     world_hashes: dict[str, str] = {}
+    definitions: dict[str, str] = {}
 
 
 class PlannedStage(Strict):
@@ -189,13 +194,37 @@ def spec_hash(spec: Spec, program: str | None = None) -> str:
     """
     chain = programs(spec)
     chain = chain[: chain.index(program) + 1] if program else chain
-    return digest({"spec": spec.model_dump(mode="json", by_alias=True), "semantics": {name: SEMANTICS[name] for name in chain}})
+    return digest({"spec": identity(spec), "semantics": {name: SEMANTICS[name] for name in chain}})
 
 
-def selection_hash(stage_hash: str, suite_hash: str, selection: config.Selection) -> str:
-    """Spec hash of a selection record: the rule, and the scores that it reads."""
-    number = SEMANTICS["select_checkpoint"]
-    return digest({"stage": stage_hash, "suite": suite_hash, "selection": selection.model_dump(mode="json"), "semantics": number})
+def identity(value: Any) -> Any:
+    """What of a spec can change a number: incidental keys left out, and paths as the user wrote them, relative to their folder."""
+    if isinstance(value, Strict):
+        names = [name for name in type(value).model_fields if name not in value.incidental]
+        return {name: _written(getattr(value, name)) if name in PATH_KEYS else identity(getattr(value, name)) for name in names}
+    if isinstance(value, dict):
+        return {key: identity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [identity(item) for item in value]
+    return value
+
+
+def _written(path: str | None) -> str | None:
+    return path and path.rpartition("//")[2]
+
+
+def benchmark_hash(suite: SuiteSpec, benchmark: str) -> str:
+    """Identity of what determines one benchmark's numbers: its own definition and what the suite's benchmarks share."""
+    whole = identity(suite)
+    if isinstance(suite.suite, config.HarnessSuite):
+        whole["suite"]["benchmarks"] = {benchmark: identity(suite.suite.benchmarks[benchmark])}
+    return digest({"suite": whole, "semantics": {name: SEMANTICS[name] for name in programs(suite)}})
+
+
+def selection_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selection) -> str:
+    """Spec hash of a selection record: the rule, and the benchmark that it reads."""
+    parts = {"stage": stage_hash, "benchmark": benchmark_hash(suite, selection.benchmark), "selection": identity(selection)}
+    return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 
 def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:

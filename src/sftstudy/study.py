@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from pathlib import Path
 
-from sftstudy.config import HarnessSuite, HubSplit, Location, MtBenchSuite, Study, Suite
+from sftstudy.config import HarnessSuite, HubSplit, LocalFile, Location, MtBenchSuite, Study, Suite
 from sftstudy.errors import StudyError
 from sftstudy.registry import Registry, known
 
@@ -49,6 +50,8 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
     for name, table in study.tables.items():
         if table.kind == "grid":
             known(table.sweep, registry.sweeps, what="sweep", where=f"{where}: tables.{name}.sweep")
+            if absent := sorted(set(registry.sweeps[table.sweep]) - recipes):
+                raise StudyError(f"{where}: tables.{name}.sweep: {absent[0]!r} is not run; add {table.sweep!r} to the study's runs")
         else:
             for label, recipe in table.arms.items():
                 known(recipe, recipes, what="recipe of this study", where=f"{where}: tables.{name}.arms.{label}")
@@ -90,7 +93,20 @@ def files_of(suite: Suite) -> dict[str, Location]:
     }
 
 
+def definition_files(suite: Suite, folder: Path) -> list[Path]:
+    """Files that define a suite beside the config: lm-eval task files, item lists, and what it reads from the shipped folder."""
+    read = [Path(place.path) for place in files_of(suite).values() if isinstance(place, LocalFile)]
+    found = [path for path in read if path.is_relative_to(folder)]
+    if isinstance(suite, HarnessSuite):
+        found += [Path(benchmark.items) for benchmark in suite.benchmarks.values() if benchmark.items]
+        if suite.include_path:
+            found += [path for path in Path(suite.include_path).rglob("*.*") if path.suffix in {".yaml", ".py"}]
+    return sorted({path for path in found if path.is_file()})
+
+
 def _key(location: Location) -> tuple[str, ...]:
     if isinstance(location, HubSplit):  # whatever its revision, and whichever config: a split is not to be trained on in part
         return (location.hub, location.split)
+    if isinstance(location, LocalFile):
+        return (str(Path(location.path).resolve()),)
     return tuple(str(value) for value in location.model_dump().values())

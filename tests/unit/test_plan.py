@@ -54,11 +54,11 @@ def test_phased_run_is_a_chain_and_the_base_is_shared() -> None:
     assert list(stages) == ["01-instruct", "02-knowledge", "03-skills"]
     assert [stage.parent and stage.parent.stage for stage in stages.values()] == [None, "01-instruct", "02-knowledge"]
     assert sum(stage.stage == "00-base" for stage in plan.stages.values()) == 1
-    assert plan.children[plan.folder(stages["01-instruct"])] == stages["02-knowledge"]
+    assert plan.children[plan.records_of(stages["01-instruct"])] == stages["02-knowledge"]
 
 
 def hashes(registry: Registry) -> dict[Path, str]:
-    plan = Plan(registry, ["tiny"])
+    plan = Plan(registry, ["tiny"], CONFIG)
     return {folder: spec.spec_hash(stage) for folder, stage in plan.stages.items()}
 
 

@@ -97,7 +97,7 @@ def test_missing_overlay_and_missing_settings(tmp_path: Path) -> None:
 
 def test_overlay_adds_and_its_paths_are_its_own(tmp_path: Path) -> None:
     registry, active = load(CONFIG, overlay=overlay(tmp_path, models="mine: {source: folder, path: weights}"))
-    assert registry.models["mine"].path == str(tmp_path / "weights")
+    assert Path(registry.models["mine"].path) == tmp_path / "weights"
     assert "tiny-llama" in registry.models
     assert active == ["tiny"]
 

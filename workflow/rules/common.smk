@@ -103,21 +103,22 @@ def semantics(program):
     return SEMANTICS[program]
 
 
-def worlds_of(folder):
-    """Records of the generated worlds that the job of a spec reads."""
-    return [str(LAYOUT.world_record(world)) for world in PLAN.worlds_of(PLAN.specs[folder])]
+def files_of_job(folder):
+    """Records of the generated worlds that the job of a spec reads, and the user's own files."""
+    value = PLAN.specs[folder]
+    return [LAYOUT.world_record(world) for world in PLAN.worlds_of(value)] + PLAN.local_files(value)
 
 
-def model_worlds(wildcards):
-    return worlds_of(LAYOUT.model_record(wildcards.model).parent)
+def model_files(wildcards):
+    return files_of_job(LAYOUT.model_record(wildcards.model).parent)
 
 
-def phase_worlds(wildcards):
-    return worlds_of(LAYOUT.phase_record(wildcards.model, wildcards.data, wildcards.phase).parent)
+def phase_files(wildcards):
+    return files_of_job(LAYOUT.phase_record(wildcards.model, wildcards.data, wildcards.phase).parent)
 
 
-def suite_worlds(wildcards):
-    return worlds_of(LAYOUT.suite_spec(wildcards.suite).parent)
+def suite_files(wildcards):
+    return files_of_job(LAYOUT.suite_spec(wildcards.suite).parent)
 
 
 def phases_of(wildcards):
@@ -139,12 +140,12 @@ def weights_of(wildcards):
     """The record that vouches for a stage's checkpoints."""
     if wildcards.stage == BASE_STAGE:
         return str(LAYOUT.model_record(wildcards.model))
-    return str(PLAN.folder(stage_of(wildcards)) / "training.json")
+    return str(PLAN.records_of(stage_of(wildcards)) / "training.json")
 
 
 def selection_of(wildcards):
     """The rule by which a stage's checkpoint is chosen."""
-    return PLAN.children[PLAN.folder(stage_of(wildcards))].parent.selection
+    return PLAN.children[PLAN.records_of(stage_of(wildcards))].parent.selection
 
 
 def selection_suite(wildcards):

@@ -5,7 +5,7 @@ rule prepare_phase:
     input:
         spec="<results>/data/{model}/{data}/{phase}/spec.yaml",
         model="<results>/models/{model}/model.json",
-        worlds=phase_worlds,
+        files=phase_files,
     output:
         "<results>/data/{model}/{data}/{phase}/phase.json",
     log:

@@ -6,7 +6,7 @@ rule score_harness:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
         weights=weights_of,
-        worlds=suite_worlds,
+        files=suite_files,
     output:
         record="<run>/{stage}/scores/{suite}/{part}.json",
         per_item="<run>/{stage}/scores/{suite}/{part}.parquet",
@@ -28,7 +28,7 @@ rule answer_mt_bench:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
         weights=weights_of,
-        worlds=suite_worlds,
+        files=suite_files,
     output:
         "<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
     log:
@@ -49,7 +49,7 @@ rule judge_mt_bench:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
         answers="<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
-        worlds=suite_worlds,
+        files=suite_files,
     output:
         record="<run>/{stage}/scores/{suite}/{part}.json",
         per_item="<run>/{stage}/scores/{suite}/{part}.parquet",

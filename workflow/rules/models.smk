@@ -20,7 +20,7 @@ rule generate_world:
 rule pretrain_model:
     input:
         spec="<results>/models/{model}/spec.yaml",
-        worlds=model_worlds,
+        files=model_files,
     output:
         "<results>/models/{model}/model.json",
     log:
@@ -29,7 +29,6 @@ rule pretrain_model:
         model=model_names(scratch=True),
     conda:
         "../../envs/train.yaml"
-    threads: 2
     params:
         script=SCRIPTS / "pretrain_model.py",
         semantics=semantics("pretrain_model"),
@@ -40,6 +39,7 @@ rule pretrain_model:
 rule fetch_model:
     input:
         spec="<results>/models/{model}/spec.yaml",
+        files=model_files,
     output:
         "<results>/models/{model}/model.json",
     log:

@@ -16,4 +16,5 @@ rule write_spec:
         script=SCRIPTS / "write_spec.py",
         spec=spec_text,
     shell:
-        "python {params.script:q} {output:q} --text {params.spec:q} 2> {log:q}"
+        # a study's spec can be longer than an argument may be
+        "python {params.script:q} {output:q} 2> {log:q} << 'END_OF_SPEC'\n{params.spec}\nEND_OF_SPEC\n"

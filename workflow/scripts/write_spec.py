@@ -1,6 +1,7 @@
-"""Writes a job's resolved input. By hand: `python workflow/scripts/write_spec.py OUTPUT --text JSON`."""
+"""Writes a job's resolved input. By hand: `python workflow/scripts/write_spec.py OUTPUT < SPEC.json`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from sftstudy import spec
@@ -8,12 +9,11 @@ from sftstudy.program import run
 
 
 def main() -> None:
-    """Parse the canonical text that the plan made, check it, write it as YAML."""
+    """Check the text that the plan made, and write it as YAML."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="spec.yaml to write")
-    parser.add_argument("--text", required=True, help="canonical JSON of the spec")
     arguments = parser.parse_args()
-    spec.write(arguments.output, spec.parse(arguments.text))
+    spec.write(arguments.output, spec.parse(sys.stdin.read()))
 
 
 if __name__ == "__main__":
