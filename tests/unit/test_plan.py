@@ -57,9 +57,12 @@ def test_phased_run_is_a_chain_and_the_base_is_shared() -> None:
     assert plan.children[plan.records_of(stages["01-instruct"])] == stages["02-knowledge"]
 
 
-def hashes(registry: Registry) -> dict[Path, str]:
-    plan = Plan(registry, ["tiny"], CONFIG)
+def stage_hashes(plan: Plan) -> dict[Path, str]:
     return {folder: spec.spec_hash(stage) for folder, stage in plan.stages.items()}
+
+
+def hashes(registry: Registry) -> dict[Path, str]:
+    return stage_hashes(Plan(registry, ["tiny"], CONFIG))
 
 
 def test_a_changed_learning_rate_changes_that_recipe_and_no_other() -> None:
@@ -69,6 +72,46 @@ def test_a_changed_learning_rate_changes_that_recipe_and_no_other() -> None:
     after = hashes(registry.model_copy(update={"recipes": registry.recipes | {"tiny-tulu-stacked": changed}}))
     before = hashes(registry)
     assert {folder.parts[4] for folder in before if before[folder] != after[folder]} == {"tiny-tulu-stacked"}
+
+
+def test_what_cannot_change_a_number_changes_no_hash() -> None:
+    def changed(suite: str, **keys: object) -> Registry:
+        definition = registry.suites[suite].model_copy(update=keys)
+        return registry.model_copy(update={"suites": registry.suites | {suite: definition}})
+
+    registry = Plan.from_config(CONFIG).registry
+    judge = registry.suites["tiny-mt-bench"].judge
+    harness = registry.suites["tiny-harness"]
+    other = harness.benchmarks["tiny-leaderboard"].model_copy(update={"average": "micro"})
+    kept = [
+        changed("tiny-mt-bench", judge=judge.model_copy(update={"concurrency": 99, "num_retries": 9})),
+        changed("tiny-harness", checkpoints_per_job=1),
+        # the second phase's checkpoint is chosen by tiny-mmlu alone
+        changed("tiny-harness", benchmarks=harness.benchmarks | {"tiny-leaderboard": other}),
+    ]
+    assert [hashes(after) for after in kept] == [hashes(registry)] * len(kept)
+    assert hashes(changed("tiny-mt-bench", judge=judge.model_copy(update={"model": "another"}))) != hashes(registry)
+    assert hashes(changed("tiny-harness", batch_size=1)) != hashes(registry)
+
+
+def test_an_overlay_has_the_same_hashes_wherever_it_lies(tmp_path: Path) -> None:
+    data = """
+own:
+  phases:
+    all: {num_samples: 100, sources: [{from: {path: chats.jsonl}}]}
+"""
+    training = "{effective_batch_size: 10, learning_rate: 1e-3, epochs: 1, num_checkpoints: 1}"
+    found = []
+    for name, file in {"here": "chats.jsonl", "there": "chats.jsonl", "other": "talks.jsonl"}.items():
+        folder = tmp_path / name
+        (folder / "studies").mkdir(parents=True)
+        (folder / "config.yaml").write_text("studies: [own]")
+        (folder / "data.yaml").write_text(data.replace("chats.jsonl", file))
+        (folder / "recipes.yaml").write_text(f"recipes: {{own: {{strategy: stacked, training: {training}}}}}")
+        grid = "{model: [tiny-llama], data: [own], recipe: [own], seed: [1]}"
+        (folder / "studies" / "own.yaml").write_text(f"question: q\nruns: [{grid}]\nbenchmarks: [tiny-mmlu]")
+        found.append(stage_hashes(Plan.from_config(CONFIG, overlay=folder)))
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize(

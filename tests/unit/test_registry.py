@@ -72,6 +72,36 @@ MISTAKES = {
         | study(data="leaky", benchmark="tiny-mt-bench"),
         "data.yaml: leaky.phases.all.sources.0.from: the suite 'tiny-mt-bench' scores these very items; train on another split",
     ),
+    "benchmark in two suites": (
+        {
+            "benchmarks": (
+                "mine: {kind: harness, benchmarks: "
+                "{tiny-mmlu: {tasks: [arc_easy], metric: acc, uses: [{hub: allenai/ai2_arc, split: test}]}}}"
+            )
+        },
+        "benchmarks.yaml: mine.benchmarks.tiny-mmlu: suite 'tiny-harness' has a benchmark of this name; choose another",
+    ),
+    "recipe named like a sweep": (
+        {"recipes": f"recipes: {{tiny-batch-lr: {{strategy: stacked, training: {LAB}}}}}"},
+        "recipes.yaml: tiny-batch-lr: a recipe and a sweep have this name; choose another",
+    ),
+    "stacked with replay": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB[:-1]}, replay: 0.3}}}}}}"},
+        "recipes.yaml: recipes.mine: a stacked recipe has one stage: remove stages, select and replay, or make it phased",
+    ),
+    "warm-up without end": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB[:-1]}, warmup_steps: 9999}}}}}}"} | study(),
+        "recipes.yaml: mine: with data 'tiny', stage 01-stacked: warmup_steps 9999 never end within",
+    ),
+    "table of a sweep that is not run": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\ntables: {t: {kind: grid, caption: c, sweep: tiny-batch-lr, rows: a, columns: b}}"
+        },
+        "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
+    ),
     "no selection": (
         {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}"} | study(),
         "recipes.yaml: mine: select.instruct: missing; say how this phase's checkpoint is chosen",

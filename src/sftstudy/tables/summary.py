@@ -14,7 +14,7 @@ from sftstudy.stats import Difference
 from sftstudy.tables.aggregate import ALPHA, Cell, Pair, Results, compare, judge, load_results
 from sftstudy.tables.render import interval_text, number_text
 
-MAX_LENGTH = 160
+MAX_LENGTH = 480
 
 
 def summarize_study(study: StudySpec, *, layout: Layout) -> None:
@@ -24,7 +24,7 @@ def summarize_study(study: StudySpec, *, layout: Layout) -> None:
 
 
 def summarize(results: Results, *, layout: Layout) -> list[str]:
-    """The five lines, each of at most 160 characters; what does not fit is counted."""
+    """The five lines, each of at most `MAX_LENGTH` characters; what does not fit is counted."""
     return [
         _runs(results),
         _best(results),
