@@ -20,7 +20,8 @@ from sftstudy.paths import Layout
 from sftstudy.records import ModelRecord, provenance
 from sftstudy.spec import ModelSpec, digest, spec_hash
 
-HUB_PATTERNS = ["*.safetensors", "*.safetensors.index.json", *hashes.SMALL_FILES]
+HUB_PATTERNS = ["model*.safetensors", hashes.WEIGHTS_INDEX, *hashes.SMALL_FILES]
+"""Not every *.safetensors: some repositories hold a second copy of the weights for other programs (consolidated.safetensors)."""
 PROBE = [Message("user", "One?"), Message("assistant", "Two."), Message("user", "Three?"), Message("assistant", "Four.")]
 
 
@@ -117,12 +118,12 @@ def _download(model: HubModel, folder: Path) -> None:
 
 
 def _copy(source: Path, folder: Path) -> None:
-    """Copy weights, config and tokenizer, following links, and compare the weights."""
+    """Copy the weights that transformers would load, config and tokenizer, following links, and compare what was copied."""
     if not (source / "config.json").is_file():
         raise StudyError(f"{source}: no config.json; give a model folder in Hugging Face layout")
-    for path in sorted(source.iterdir()):
-        if path.name in hashes.SMALL_FILES or path.name.endswith((".safetensors", ".safetensors.index.json")):
-            shutil.copyfile(path, folder / path.name)
+    small = [source / name for name in (*hashes.SMALL_FILES, hashes.WEIGHTS_INDEX)]
+    for path in (*filter(Path.is_file, small), *hashes.weight_files(source)):
+        shutil.copyfile(path, folder / path.name)
     if hashes.weights_hash(folder) != hashes.weights_hash(source):
         raise StudyError(f"{source}: changed while it was copied; try again")
 

@@ -185,6 +185,59 @@ def test_lost_checkpoint_or_broken_state_is_made_again(undisturbed: Any, study: 
     assert train(study, stage).checkpoints == undisturbed[2].checkpoints
 
 
+@pytest.mark.parametrize("lost", ["newest state", "all states", "metrics"])
+def test_after_a_restart_further_back_new_states_stay(
+    lost: str, undisturbed: Any, study: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two kills: the second attempt starts behind states of the first, and what it saves must last until the third."""
+    from sftstudy.train import loop
+
+    stage, steps, fast = study.stage(), [], loop.train_step
+    dying_after = 0
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        if len(steps) == dying_after:
+            raise Killed
+        steps.append(1)
+        return fast(*args, **kwargs)
+
+    monkeypatch.setattr(loop, "train_step", dying)
+    dying_after = 11
+    with pytest.raises(Killed):
+        train(study, stage, resume_every_steps=5)  # states after steps 8 and 10
+    log, resume = study.scratch(stage) / "attempts" / "metrics-0001.jsonl", study.scratch(stage) / "resume"
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 11
+    assert sorted(path.name for path in resume.iterdir()) == ["step00000008", "step00000010"]
+    if lost == "metrics":
+        log.write_bytes(b"".join([*lines[:2], b"\0" * 200 + b"\n", b"\xff\n", *lines[4:]]))
+    for path in sorted(resume.iterdir())[{"newest state": 1, "all states": 0, "metrics": 2}[lost] :]:
+        (path / "state.pt").write_bytes(b"broken")
+    first_step = 8 if lost == "newest state" else 0
+    dying_after = 11 + 1
+    with pytest.raises(Killed):
+        train(study, stage, resume_every_steps=1)
+    states = sorted(path.name for path in resume.iterdir())
+    assert states == (["step00000008", "step00000009"] if lost == "newest state" else ["step00000001"])
+    dying_after = 100
+    assert train(study, stage).checkpoints == undisturbed[2].checkpoints
+    assert len(steps) == 11 + 12 - first_step
+    assert numbers(study, stage) == numbers(*undisturbed[:2])
+
+
+def test_a_garbled_line_ends_its_attempt_only(study: Any) -> None:
+    from sftstudy.train.stage import merge_attempts
+
+    stage = study.stage()
+    train(study, stage)
+    folder = study.scratch(stage) / "attempts"
+    lines = (folder / "metrics-0001.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "metrics-0001.jsonl").write_bytes(b"".join([*lines[:6], b"\0" * 9 + b"\n", *lines[7:]]))
+    assert [entry.step for entry in merge_attempts(folder)] == [1, 2, 3, 4, 5, 6]
+    (folder / "metrics-0002.jsonl").write_bytes(b"".join([*lines[4:10], lines[10][:-1]]))
+    assert [entry.step for entry in merge_attempts(folder)] == list(range(1, 11))
+
+
 def test_finished_stage_only_publishes_and_loads_no_torch(study: Any) -> None:
     stage = study.stage()
     record = train(study, stage)
@@ -214,9 +267,93 @@ def test_state_of_another_spec_is_moved_aside(study: Any, capsys: pytest.Capture
     stage = study.stage(learning_rate=2e-2)
     second = train(study, stage)
     assert first.checkpoints[-1].weights_hash != second.checkpoints[-1].weights_hash
-    stale = study.scratch(stage).with_name("01-stacked.stale")
-    assert f"from another spec or other data; moved to {stale}" in capsys.readouterr().err
+    (stale,) = study.scratch(stage).parent.glob("01-stacked.stale-*")
+    assert f"from another spec or other data; moved to {stale}, which may be deleted" in capsys.readouterr().err
     assert hashes.weights_hash(stale / "ckpt03") == first.checkpoints[-1].weights_hash
+
+
+def test_a_recipe_that_comes_back_finds_its_run(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A, B, C, B, A: three are trained, each is kept, and what comes back is published without a step."""
+    rates = {"a": 1e-2, "b": 2e-2, "c": 3e-2}
+    records = {name: train(study, study.stage(learning_rate=rate)) for name, rate in rates.items()}
+    folder = study.scratch(study.stage())
+    assert len(list(folder.parent.glob("01-stacked.stale-*"))) == 2
+    capsys.readouterr()
+    for name in ("b", "a"):
+        (study.results(study.stage()) / "training.json").unlink()
+        assert train(study, study.stage(learning_rate=rates[name])) == records[name]
+        errors = capsys.readouterr().err
+        assert f"{folder}: taken back from {folder}.stale-" in errors
+        assert "step " not in errors
+    assert len(list(folder.parent.glob("01-stacked.stale-*"))) == 2
+
+
+def test_claim_deletes_nothing_and_takes_back_only_its_own(tmp_path: Path) -> None:
+    from sftstudy.train.stage import claim
+
+    ours, folder = {"spec_hash": "a", "content_hash": "b"}, tmp_path / "01-stacked"
+    for number in (1, 2):  # folders whose mark is unreadable, twice
+        folder.mkdir()
+        (folder / "ckpt01").write_text(str(number))
+        claim(folder, ours)
+        assert [path.name for path in folder.iterdir()] == ["identity.json"]
+        shutil.rmtree(folder)
+    kept = {path.name: (path / "ckpt01").read_text() for path in tmp_path.iterdir()}
+    assert kept == {"01-stacked.stale-unknown": "1", "01-stacked.stale-unknown-2": "2"}
+    stale = tmp_path / f"01-stacked.stale-{spec.digest(ours)}"
+    shutil.copytree(tmp_path / "01-stacked.stale-unknown", stale)  # bears our name, but not our mark
+    claim(folder, ours)
+    assert [path.name for path in folder.iterdir()] == ["identity.json"]
+    claim(folder, {"spec_hash": "other"})
+    moved = tmp_path / f"{stale.name}-2"
+    assert [path.name for path in moved.iterdir()] == ["identity.json"]
+    shutil.rmtree(stale)
+    moved.rename(stale)
+    shutil.rmtree(folder)  # as after a kill between the two renames
+    claim(folder, ours)
+    assert not stale.exists()
+    assert json.loads((folder / "identity.json").read_text()) == ours
+
+
+def test_only_one_process_trains_a_stage(undisturbed: Any, study: Any) -> None:
+    stage = study.stage()
+    program = start(study, stage)
+    wait_for_steps(study, stage, 1)
+    for rate in (1e-2, 2e-2):  # another recipe may not move the folder away either
+        with pytest.raises(StudyError) as caught:
+            train(study, study.stage(learning_rate=rate))
+        assert f"01-stacked: another process trains this stage (process {program.pid} on " in str(caught.value)
+        assert "\n" not in str(caught.value)
+    program.kill()
+    program.communicate()
+    assert train(study, study.stage()).checkpoints == undisturbed[2].checkpoints
+
+
+def test_a_base_with_another_config_is_another_start(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sftstudy.train import loop
+
+    stage, path, fast, calls = study.stage(), study.layout.model_folder("toy") / "config.json", loop.train_step, []
+
+    def stopping(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return fast(*args, **kwargs)
+
+    whole = path.read_text()
+    for _ in ("before the first step", "on continuing"):
+        path.write_text(json.dumps({**json.loads(whole), "rms_norm_eps": 1e-2}))
+        with pytest.raises(
+            StudyError, match=r"toy: other weights or another config than its record says; .* --forcerun .*model.json"
+        ):
+            train(study, stage)
+        path.write_text(whole)
+        monkeypatch.setattr(loop, "train_step", stopping)
+        if not calls:
+            with pytest.raises(StudyError, match="stopped by SIGUSR1 after step 2"):
+                train(study, stage)
+    train(study, stage)
+    assert len(calls) == 12
 
 
 def test_a_stage_starts_from_the_selected_checkpoint_and_counts_what_was_spent(study: Any) -> None:
@@ -274,7 +411,7 @@ def test_changed_inputs_end_with_one_line(study: Any, monkeypatch: pytest.Monkey
     weights = study.layout.model_folder("toy") / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-4] + b"1234")
-    with pytest.raises(StudyError, match=r"toy: other weights than its record says"):
+    with pytest.raises(StudyError, match=r"toy: other weights or another config than its record says"):
         train(study, stage)
     weights.write_bytes(whole)
     study.layout.phase_rows("toy", "facts", "facts").unlink()

@@ -1,6 +1,7 @@
 """Folders appear whole or not at all, and a broken one does not exist for us."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from sftstudy import hashes
+from sftstudy.errors import StudyError
 from sftstudy.train import checkpoints
 from sftstudy.train.stage import load_model
 
@@ -45,13 +47,47 @@ def test_weights_hash_sees_bytes_and_names_but_not_sharding(model: Any, model_fo
     names = sorted(tensors)
     for folder in ("sharded", "changed", "renamed"):
         (tmp_path / folder).mkdir()
+        shutil.copy(model_folder / "config.json", tmp_path / folder)
     save_file({name: tensors[name] for name in names[:3]}, tmp_path / "sharded" / "b.safetensors", metadata={"x": "y"})
     save_file({name: tensors[name] for name in names[3:]}, tmp_path / "sharded" / "a.safetensors")
-    save_file({**tensors, names[0]: tensors[names[0]] + 1e-6}, tmp_path / "changed" / "a.safetensors")
-    save_file({name + "x": tensor for name, tensor in tensors.items()}, tmp_path / "renamed" / "a.safetensors")
+    places = {name: "b.safetensors" if name in names[:3] else "a.safetensors" for name in names}
+    (tmp_path / "sharded" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    save_file({**tensors, names[0]: tensors[names[0]] + 1e-6}, tmp_path / "changed" / "model.safetensors")
+    save_file({name + "x": tensor for name, tensor in tensors.items()}, tmp_path / "renamed" / "model.safetensors")
     found = [hashes.weights_hash(tmp_path / folder) for folder in ("sharded", "changed", "renamed")]
     assert found[0] == hashes.weights_hash(model_folder)
     assert len({*found}) == 3
+    (tmp_path / "sharded" / "b.safetensors").unlink()
+    with pytest.raises(StudyError, match=r"sharded: model.safetensors.index.json names b.safetensors, which is not there"):
+        hashes.weights_hash(tmp_path / "sharded")
+
+
+def test_weights_hash_sees_the_settings_that_compute_and_no_others(model_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(model_folder, tmp_path / "toy")
+    settings = json.loads((model_folder / "config.json").read_text())
+    settings["text_config"] = {"sliding_window": 8}
+
+    def hash_with(**changes: Any) -> str:
+        (tmp_path / "toy" / "config.json").write_text(json.dumps({**settings, **changes}))
+        return hashes.weights_hash(tmp_path / "toy")
+
+    idle = {"transformers_version": "6", "dtype": "bfloat16", "torch_dtype": "bfloat16", "_name_or_path": "x"}
+    assert hash_with() == hash_with(**idle) == hash_with(text_config={**settings["text_config"], **idle})
+    rope = {**settings["rope_parameters"], "rope_theta": 5e5}
+    assert len({hash_with(), hash_with(rms_norm_eps=1e-2), hash_with(rope_parameters=rope), hash_with(text_config={})}) == 4
+    for text, message in {"[1]": "not a model's config", None: "no config.json"}.items():
+        (tmp_path / "toy" / "config.json").write_text(text) if text else (tmp_path / "toy" / "config.json").unlink()
+        with pytest.raises(StudyError, match=message):
+            hashes.weights_hash(tmp_path / "toy")
+
+
+def test_a_checkpoints_hash_is_that_of_its_folder_and_of_one_saved_from_it(model: Any, model_folder: Path, tmp_path: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        checkpoints.save_weights(tmp_path / dtype, model, base=model_folder, dtype=dtype)
+        loaded = load_model(tmp_path / dtype, device=torch.device("cpu"))
+        checkpoints.save_weights(tmp_path / "again", loaded, base=model_folder, dtype=dtype)
+        first, second = (checkpoints.facts_of(tmp_path / name) for name in (dtype, "again"))
+        assert first == second == {"weights_hash": hashes.weights_hash(tmp_path / dtype)}
 
 
 def test_an_exception_leaves_the_old_folder_and_no_other(tmp_path: Path) -> None:
@@ -83,3 +119,14 @@ def test_newest_two_states_stay_and_a_broken_one_is_passed_over(damage: Any, tmp
     assert list(checkpoints.resume_states(tmp_path, spec_hash="b")) == []
     damage(tmp_path / "step00000110")
     assert [step for step, _ in checkpoints.resume_states(tmp_path, spec_hash="a")] == [10]
+
+
+def test_states_after_the_resumed_step_do_not_outlive_new_ones(tmp_path: Path) -> None:
+    def save(step: int) -> None:
+        checkpoints.save_resume(tmp_path, step=step, write=lambda path: path.write_bytes(b"state of this step"))
+
+    for step in (6, 8, 100):
+        save(step)
+    checkpoints.forget_after(tmp_path, 8)
+    save(9)
+    assert [step for step, _ in checkpoints.resume_states(tmp_path)] == [9, 8]

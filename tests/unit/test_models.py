@@ -32,6 +32,38 @@ def test_folder_is_copied_byte_by_byte(model_folder: Path, tmp_path: Path) -> No
     assert [path.name for path in folder.parent.iterdir()] == ["toy"]
 
 
+def test_only_the_weights_that_would_be_loaded_come_along(
+    model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    hub = tmp_path / "hub"
+    shutil.copytree(model_folder, hub)
+    tensors = load_file(hub / "model.safetensors")
+    (hub / "model.safetensors").unlink()
+    shards = {"model-00001-of-00002.safetensors": sorted(tensors)[:3], "model-00002-of-00002.safetensors": sorted(tensors)[3:]}
+    for file, names in shards.items():
+        save_file({name: tensors[name] for name in names}, hub / file)
+    places = {name: file for file, names in shards.items() for name in names}
+    (hub / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    save_file({"tok_embeddings.weight": tensors["model.embed_tokens.weight"]}, hub / "consolidated.safetensors")
+    (hub / "consolidated.safetensors.index.json").write_text("{}")
+
+    def snapshot(*_: Any, allow_patterns: list[str], **__: Any) -> str:
+        found = [path for path in hub.iterdir() if any(path.match(pattern) for pattern in allow_patterns)]
+        assert not any(path.name.startswith("consolidated") for path in found)
+        (tmp_path / "cache").mkdir()
+        return str([shutil.copy(path, tmp_path / "cache") for path in found] and tmp_path / "cache")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    for source in (folder_model(hub), config.HubModel(source="hub", id="a/b", revision="main")):
+        record = fetch(tmp_path, source)
+        assert record.num_parameters == hashes.num_parameters(model_folder)
+        assert record.weights_hash == hashes.weights_hash(model_folder)
+        names = [path.name for path in (tmp_path / "scratch" / "models" / "toy").glob("*.safetensors*")]
+        assert sorted(names) == [*shards, "model.safetensors.index.json"]
+
+
 def test_shipped_template_is_stored(model_folder: Path, tmp_path: Path) -> None:
     from transformers import AutoTokenizer
 

@@ -58,6 +58,22 @@ def test_what_ends_preparation(new_study: Callable[..., Any], rows: Any, changes
         prepared(new_study, rows, **changes)
 
 
+def test_other_libraries_than_planned_end_preparation(new_study: Callable[..., Any]) -> None:
+    from importlib.metadata import version
+
+    found = version("transformers")
+    study, record = prepared(new_study, ROWS[:2])
+
+    def prepare_with(libraries: dict[str, str]) -> Any:
+        return prepare_phase(study.phase.model_copy(update={"libraries": libraries}), layout=study.layout)
+
+    assert prepare_with({"transformers": found.split(".")[0]}).data_hash == record.data_hash
+    for name, major, message in [("transformers", "4", f"{found} is installed"), ("nothere", "1", "none is installed")]:
+        remedy = rf"; `pip install -c constraints.txt {name}`, or change PINNED_MAJORS"
+        with pytest.raises(StudyError, match=rf"^{name}: {message}, the plan tokenises with {major}.x{remedy}"):
+            prepare_with({name: major})
+
+
 def test_a_changed_tokenizer_is_noticed(new_study: Callable[..., Any]) -> None:
     study, _ = prepared(new_study, ROWS[:2])
     (study.layout.model_folder("toy") / "chat_template.jinja").write_text("{{ messages }}")

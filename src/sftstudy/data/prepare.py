@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,12 @@ class Prepared:
 
 
 def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
-    """Write a phase's rows and return its record. Raises StudyError if a row is unusable or the count is not the planned one."""
+    """Write a phase's rows and return its record.
+
+    Raises StudyError if a row is unusable, the count is not the planned one, or a library that tokenises is not of the planned
+    major version.
+    """
+    check_libraries(spec.libraries)
     model = _model_record(spec, layout)
     check_worlds(spec.world_hashes, layout)
     sources = []
@@ -141,6 +148,20 @@ def prepare(
         num_read=sum(source.num_read for source in sources),
         chats_hash=digest([chat.row_hash for chat in chats]),
     )
+
+
+def check_libraries(majors: Mapping[str, str]) -> None:
+    """Raise StudyError unless these libraries are installed with these major versions."""
+    for name, major in majors.items():
+        try:
+            found = version(name)
+        except PackageNotFoundError:
+            found = "none"
+        if found.split(".")[0] != major:
+            raise StudyError(
+                f"{name}: {found} is installed, the plan tokenises with {major}.x; "
+                f"`pip install -c constraints.txt {name}`, or change PINNED_MAJORS in src/sftstudy/semantics.py"
+            )
 
 
 def load_tokenizer(folder: Any) -> Any:

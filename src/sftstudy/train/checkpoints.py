@@ -104,6 +104,13 @@ def save_resume(folder: Path, *, step: int, write: Callable[[Path], None], **fac
         remove(old)
 
 
+def forget_after(folder: Path, step: int) -> None:
+    """Delete the resume states of later steps. They proved unusable, and would outlive those that training writes from here on."""
+    for path in folder.glob("step*"):
+        if int(path.name.removeprefix("step")) > step:
+            remove(path)
+
+
 def resume_states(folder: Path, **facts: Any) -> Iterator[tuple[int, Path]]:
     """(step, file) of the resume states whose bytes verify and whose facts are these, newest first; others are passed over."""
     for candidate in sorted(folder.glob("step*"), reverse=True):

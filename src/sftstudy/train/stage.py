@@ -6,11 +6,13 @@ written last. torch is imported only if there is something to train.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import resource
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
+
+from pydantic import ValidationError
 
 from sftstudy import hashes, order
 from sftstudy.config import Training
@@ -82,7 +86,8 @@ def train_stage(
     """Train a stage to its end, or only publish it if it is finished and its checkpoints are whole.
 
     Resume state is saved at each declared checkpoint, every `resume_every_s` seconds, and every `resume_every_steps` steps.
-    Raises StudyError for inputs that are missing or not those planned, a loss that is not finite, or after SIGTERM, once saved.
+    Raises StudyError for inputs that are missing or not those planned, a loss that is not finite, after SIGTERM, once saved, or if
+    another process is at the same stage.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise StudyError("train_stage: several processes aren't supported yet; start it without torchrun")
@@ -92,11 +97,12 @@ def train_stage(
     names = (spec.model, spec.data, spec.recipe, spec.seed, spec.stage)
     results, scratch = layout.stage_results(*names), layout.stage_scratch(*names)
     identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
-    claim(scratch, identity)
-    if not is_finished(spec, scratch, identity):
-        _train(spec, spec.training, inputs, layout, scratch, identity, resume_every_s, resume_every_steps)
-    write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
-    write_record(results / "training.json", read_record(scratch / "finished.json", TrainingRecord))
+    with locked(scratch):
+        claim(scratch, identity)
+        if not is_finished(spec, scratch, identity):
+            _train(spec, spec.training, inputs, layout, scratch, identity, resume_every_s, resume_every_steps)
+        write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
+        write_record(results / "training.json", read_record(scratch / "finished.json", TrainingRecord))
 
 
 # --- what goes in ----------------------------------------------------------------------------------------------------
@@ -175,20 +181,64 @@ def load_samples(spec: StageSpec, inputs: Inputs, *, layout: Layout) -> Callable
 # --- what an earlier attempt left ------------------------------------------------------------------------------------
 
 
-def claim(scratch: Path, identity: dict[str, str]) -> None:
-    """Make the stage's scratch folder ours. One of another spec or of other data is moved to `<stage>.stale`, never continued."""
-    mark = scratch / "identity.json"
-    if scratch.is_dir() and any(scratch.iterdir()):
+@contextmanager
+def locked(scratch: Path) -> Iterator[None]:
+    """Within it, no other process trains this stage. Raises StudyError if one does.
+
+    The lock file lies beside the folder, which may be moved, and stays: the kernel gives it free when its holder ends, however.
+    """
+    path = scratch.with_name(f".{scratch.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
         try:
-            if json.loads(mark.read_text()) == identity:
-                return
-        except (OSError, ValueError):
-            pass
-        stale = scratch.with_name(scratch.name + ".stale")
-        print(f"{scratch}: from another spec or other data; moved to {stale}, which may be deleted", file=sys.stderr)
-        shutil.rmtree(stale, ignore_errors=True)
-        os.replace(scratch, stale)
-    write_text(mark, json.dumps(identity) + "\n")
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise StudyError(f"{scratch}: another process trains this stage ({holder}); wait for its end, or end it") from None
+        except OSError as error:  # some cluster file systems are mounted without locks
+            print(f"{scratch}: cannot be locked ({error.strerror}); see to it that only one process trains it", file=sys.stderr)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def claim(scratch: Path, identity: dict[str, str]) -> None:
+    """Make the stage's scratch folder ours.
+
+    One of another spec or of other data is never continued, and never deleted: it is moved to `<stage>.stale-<digest>`, and taken
+    back once its spec and data are today's again.
+    """
+    found = _identity_of(scratch)
+    if found == identity:
+        return
+    if scratch.is_dir() and any(scratch.iterdir()):
+        stale = free = _stale(scratch, found)
+        number = 1
+        while free.exists():
+            number += 1
+            free = stale.with_name(f"{stale.name}-{number}")
+        print(f"{scratch}: from another spec or other data; moved to {free}, which may be deleted", file=sys.stderr)
+        os.replace(scratch, free)
+    ours = _stale(scratch, identity)
+    if _identity_of(ours) == identity:
+        print(f"{scratch}: taken back from {ours}", file=sys.stderr)
+        os.replace(ours, scratch)
+        return
+    write_text(scratch / "identity.json", json.dumps(identity) + "\n")
+
+
+def _identity_of(folder: Path) -> Any:
+    """What a stage's folder was claimed for; None if it was not, or its mark is broken."""
+    try:
+        return json.loads((folder / "identity.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _stale(scratch: Path, identity: Any) -> Path:
+    return scratch.with_name(f"{scratch.name}.stale-{'unknown' if identity is None else digest(identity)}")
 
 
 def is_finished(spec: StageSpec, scratch: Path, identity: dict[str, str]) -> bool:
@@ -223,12 +273,17 @@ def checkpoint_facts(folder: Path, identity: dict[str, str]) -> dict[str, Any] |
 def merge_attempts(folder: Path) -> list[StepMetrics]:
     """Metrics of all attempts, oldest first: from the step where it resumed, a later attempt replaces the earlier ones.
 
-    A last line that was cut off by a kill is passed over.
+    An attempt counts up to its first line that is cut off by a kill or garbled by a loss of power; whether what is left suffices to
+    continue is for `find_resume` to judge.
     """
     merged: list[StepMetrics] = []
     for path in sorted(folder.glob("metrics-*.jsonl")):
-        lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        found = [StepMetrics.model_validate_json(line) for line in lines]
+        found: list[StepMetrics] = []
+        for line in path.read_bytes().split(b"\n")[:-1]:
+            try:
+                found.append(StepMetrics.model_validate_json(line))
+            except ValidationError:
+                break
         if found:
             merged = [entry for entry in merged if entry.step < found[0].step] + found
     return merged
@@ -284,13 +339,18 @@ def _train(
     resume_every_s: float,
     resume_every_steps: int | None,
 ) -> None:
-    base = layout.model_folder(spec.model)
+    base, remedy = layout.model_folder(spec.model), f"snakemake -c1 --forcerun {layout.model_record(spec.model)}"
     if not base.is_dir() or hashes.tokenizer_hash(base) != inputs.model.tokenizer_hash:
-        raise StudyError(f"{base}: gone or changed; `snakemake -c1 --forcerun {layout.model_record(spec.model)}`")
+        raise StudyError(f"{base}: gone or changed; `{remedy}`")
     samples_of = load_samples(spec, inputs, layout=layout)
     resume = find_resume(spec, scratch, identity)
     if resume is None:
-        _check_start(inputs.start)
+        _check_weights(inputs.start.folder, inputs.start.weights_hash, inputs.start.remedy)
+        shutil.rmtree(scratch / "resume", ignore_errors=True)
+        shutil.rmtree(scratch / "attempts", ignore_errors=True)
+    else:
+        _check_weights(base, inputs.model.weights_hash, remedy)
+        checkpoints.forget_after(scratch / "resume", resume[0])
 
     import torch
 
@@ -298,7 +358,7 @@ def _train(
 
     torch.manual_seed(spec.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    # the resume state overwrites the weights of `base`, which then lend only their shape
+    # the resume state overwrites the weights of `base`, which then lends only its config
     model = load_model(inputs.start.folder if resume is None else base, device=device)
     optimizer = loop.make_optimizer(model, training)
     first_step = 0
@@ -436,11 +496,11 @@ def checkpoint_entries(
     return entries
 
 
-def _check_start(start: Start) -> None:
-    if not (start.folder / "config.json").is_file():
-        raise StudyError(f"{start.folder}: weights are gone; to make them again: `{start.remedy}`")
-    if hashes.weights_hash(start.folder) != start.weights_hash:
-        raise StudyError(f"{start.folder}: other weights than its record says; to make them again: `{start.remedy}`")
+def _check_weights(folder: Path, weights_hash: str, remedy: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise StudyError(f"{folder}: weights are gone; to make them again: `{remedy}`")
+    if hashes.weights_hash(folder) != weights_hash:
+        raise StudyError(f"{folder}: other weights or another config than its record says; to make them again: `{remedy}`")
 
 
 @contextmanager
