@@ -135,6 +135,7 @@ class Tree:
             ckpt=ckpt, samples_seen=seen, samples_spent=spent, weights_hash=weights, benchmark=name, task=name, task_version="1",
             metric="acc", value=None if failed > 0.5 else value, stderr=None, num_items=len(table), num_fewshot=0, harness="toy",
             harness_version="1", judge=definition.judge, failure_share=failed, items_hash=f"items-{name}-{len(table)}",
+            protocol_hash=f"protocol-{name}", first_tokens=[1, 2],
         )  # fmt: skip
 
 

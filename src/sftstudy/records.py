@@ -154,6 +154,12 @@ class Score(Entry):
     judge: str | None = None
     failure_share: float = 0.0
     items_hash: str
+    protocol_hash: str = Field(description="what was asked and how it was graded, as text without the model's own chat template")
+    first_tokens: list[int] = Field(description="first 8 token ids of the task's first prompt")
+
+
+PROTOCOL = ("items_hash", "protocol_hash", "task_version", "harness", "harness_version", "judge")
+"""Fields in which two scores on a task must be equal if they are to be compared."""
 
 
 class ScoreRecord(Record):

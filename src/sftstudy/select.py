@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sftstudy.config import Selection
 from sftstudy.errors import StudyError
-from sftstudy.records import Score, ScoreRecord, SelectionRecord, provenance, read_record
+from sftstudy.records import PROTOCOL, Score, ScoreRecord, SelectionRecord, provenance, read_record
 from sftstudy.spec import StageSpec, SuiteSpec, digest, parts, score_hash, selection_hash, spec_hash
 
 
@@ -36,7 +36,8 @@ def _goodness(score: Score) -> float:
 def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, records: Sequence[Path]) -> list[Score]:
     """Scores of all of a stage's checkpoints on a benchmark, from the score records of all parts in order.
 
-    Raises StudyError if a record is missing or answers to another spec, or if the checkpoints were scored on different items.
+    Raises StudyError if a record is missing or answers to another spec, or if the checkpoints were scored on different items or by
+    different protocols.
     """
     blocks = parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
     if len(records) != len(blocks):
@@ -47,8 +48,9 @@ def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, recor
         if record.spec_hash != score_hash(spec_hash(stage), spec_hash(suite), ckpts):
             raise StudyError(f"{path}: answers to another spec than today's; build it again with `snakemake -c all {path}`")
         scores += [score for score in record.scores if score.benchmark == benchmark and score.task == benchmark]
-    if len({score.items_hash for score in scores}) > 1:
-        raise StudyError(f"{records[0]}: checkpoints were scored on different items of {benchmark}; build it again with --forcerun")
+    if mixed := [field for field in PROTOCOL if len({getattr(score, field) for score in scores}) > 1]:
+        fields = ", ".join(mixed)
+        raise StudyError(f"{records[0]}: checkpoints have different {fields} on {benchmark}; build it again with --forcerun")
     return scores
 
 
@@ -56,7 +58,7 @@ def selection_record(stage: StageSpec, suite: SuiteSpec, *, selection: Selection
     """The choice among the candidates as a record that the next stage reads."""
     chosen = select_checkpoint(candidates, rule=selection.rule)
     return SelectionRecord(
-        spec_hash=selection_hash(spec_hash(stage), spec_hash(suite), selection),
+        spec_hash=selection_hash(spec_hash(stage), suite, selection),
         content_hash=digest([[score.ckpt, score.weights_hash, score.items_hash, score.value] for score in candidates]),
         ckpt=chosen.ckpt,
         samples_seen=chosen.samples_seen,

@@ -222,9 +222,8 @@ def make_mt_suite(folder: Path, *, judge: Judge | None = None, references: bool 
         kind="mt-bench",
         questions=LocalFile(path=str(folder / "questions.jsonl")),
         references=LocalFile(path=str(folder / "references.jsonl")) if references else None,
-        prompts=LocalFile(path=str(PROMPTS)),
         judge=judge or Judge(model="lcs-rule", server="rule"),
-        **({"max_new_tokens": 6} | settings),
+        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS))} | settings),
     )
     return spec.SuiteSpec(name="toy-mt", suite=suite)
 

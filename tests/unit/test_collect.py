@@ -1,5 +1,6 @@
 """Which records enter the tidy table, and what is said about the others."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -119,3 +120,26 @@ def test_other_items_than_the_majority_are_left_out(tree: Tree) -> None:
     assert list(missing["reason"]) == ["mixed items"]
     assert list(scores[scores["recipe"] == "q"]["benchmark"]) == ["chat"]
     assert set(scores[scores["benchmark"] == "exam"]["items_hash"]) == {"items-exam-4"}
+
+
+@pytest.mark.parametrize(
+    ("suite", "changes"),
+    [
+        ("exams", {"protocol_hash": "edited doc_to_text"}),
+        ("exams", {"task_version": "2"}),
+        ("exams", {"harness_version": "2"}),
+        ("exams", {"harness": "another", "harness_version": "2"}),
+        ("chat", {"protocol_hash": "edited judge prompt"}),
+        ("chat", {"judge": "another"}),
+    ],
+)
+def test_another_protocol_than_the_majoritys_is_left_out(tree: Tree, suite: str, changes: dict[str, str]) -> None:
+    tree.stage("q", {"ckpt01": (10, 10, {"exam": [1, 1, 1, 0], "chat": [5, 6, 7, 8]})})
+    path, name = record(tree, suite), {"exams": "exam", "chat": "chat"}[suite]
+    edit(path, scores=[score | changes for score in json.loads(path.read_text())["scores"]])
+    scores, missing = collect(tree)
+    assert [tuple(row) for row in missing[["reason", "detail"]].to_numpy()] == [
+        ("mixed protocols", f"{name}: {', '.join(changes)}")
+    ]
+    assert Path(missing.iloc[0]["path"]) == path
+    assert list(scores[scores["benchmark"] == name]["recipe"]) == ["q", "none"]

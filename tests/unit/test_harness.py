@@ -102,12 +102,12 @@ def test_finished_checkpoints_are_not_scored_again(toy, tmp_path, monkeypatch):
     assert score(toy, suite) == first
 
 
-def test_a_killed_job_continues_behind_its_last_finished_checkpoint(toy, tmp_path, monkeypatch):
+def test_a_killed_job_continues_behind_its_last_finished_benchmark(toy, tmp_path, monkeypatch):
     suite, taken = make_harness_suite(tmp_path), []
 
     def take(lm, exam, checkpoint):
         taken.append(checkpoint.ckpt)
-        if len(taken) == 3:
+        if len(taken) == 4:
             raise KeyboardInterrupt
         return real(lm, exam, checkpoint)
 
@@ -117,6 +117,62 @@ def test_a_killed_job_continues_behind_its_last_finished_checkpoint(toy, tmp_pat
         score(toy, suite)
     score(toy, suite)
     assert taken == ["ckpt01", "ckpt01", "ckpt02", "ckpt02", "ckpt02"]
+
+
+def test_a_new_benchmark_does_not_score_the_others_again(toy, tmp_path, monkeypatch):
+    both, real, taken = make_harness_suite(tmp_path).suite.benchmarks, harness.take_exam, []
+    score(toy, make_harness_suite(tmp_path, benchmarks={"colours": both["colours"]}))
+    monkeypatch.setattr(harness, "take_exam", lambda lm, exam, checkpoint: taken.append(exam.name) or real(lm, exam, checkpoint))
+    chance = both["colours"].model_copy(update={"chance": 0.5})
+    grown = score(toy, make_harness_suite(tmp_path, benchmarks={"colours": chance, "say": both["say"]}))
+    assert taken == ["say", "say"]
+    assert [row.benchmark for row in grown.scores] == ["colours", "colours", "colours", "say"] * 2
+
+
+def protocols(toy: Toy, suite: spec.SuiteSpec) -> dict[str, str]:
+    """Task -> protocol hash, the same for both checkpoints."""
+    pairs = {(row.task, row.protocol_hash) for row in score(toy, suite).scores}
+    assert len(pairs) == len(dict(pairs)) == 4
+    return dict(pairs)
+
+
+def edit_task(path: Path, **changes) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_edited_prompts_are_another_protocol(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    before, tasks = protocols(toy, suite), tmp_path / "tasks"
+    edit_task(tasks / "toys.yaml", doc_to_text="Q: {{question}}")
+    edit_task(tasks / "more_toys.yaml", doc_to_target="{{3 - answer}}")
+    edit_task(tasks / "say.yaml", generation_kwargs={"until": ["<|end|>"], "do_sample": False, "max_gen_toks": 3})
+    edited = protocols(toy, suite)
+    assert [task for task in before if before[task] == edited[task]] == []
+    make_harness_suite(tmp_path)
+    edit_task(tasks / "say.yaml", num_fewshot=1, fewshot_split="test")
+    shots = protocols(toy, suite)
+    assert [task for task in before if before[task] != shots[task]] == ["say"]
+
+
+def test_the_protocol_does_not_depend_on_the_models_template(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    other = make_toy(tmp_path, bos="<s>", template="<s> " + TEMPLATE.replace("<|end|>", "<|end|> <|end|>"))
+    assert protocols(other, suite) == protocols(toy, suite)
+
+
+def test_the_first_tokens_of_each_task_are_kept(tmp_path):
+    toy, suite = make_toy(tmp_path, bos="<s>", template=TEMPLATE), make_harness_suite(tmp_path)
+    tokenizer = make_tokenizer(bos="<s>")
+    kept = {row.task: row.first_tokens for row in score(toy, suite, ["ckpt01"]).scores}
+    chat = tokenizer("<|user|> say red <|end|> <|assistant|>").input_ids
+    assert kept == {
+        "colours": tokenizer("what colour is ball ?").input_ids,
+        "toys": tokenizer("what colour is ball ?").input_ids,
+        "more_toys": tokenizer("what colour is hat ball ?").input_ids,
+        "say": chat,
+    }
+    assert [ids.count(tokenizer.bos_token_id) for ids in kept.values()] == [1] * 4
+    assert {len(ids) for ids in kept.values()} == {6, 7}
 
 
 def test_an_edited_task_file_is_scored_again(toy, tmp_path):
@@ -212,7 +268,7 @@ class _Recorder:
     rank, world_size = 0, 1
 
     def __init__(self, prompts: list[str]) -> None:
-        self.prompts = prompts
+        self.prompts, self.first_tokens, self.chats = prompts, {}, {}
 
     def loglikelihood(self, requests):
         self.prompts += [request.args[0] for request in requests]
@@ -243,7 +299,7 @@ def test_prompts_longer_than_the_context_are_counted(toy, tmp_path, capsys):
     path = tmp_path / "say.jsonl"
     path.write_text("".join(json.dumps({"question": "say " * length, "answer": "red"}) + "\n" for length in (5, 55, 80)))
     score(toy, suite, ["ckpt01"])  # context 64, of which 4 are for the answer, and a chat adds 3
-    assert "ckpt01: 1 prompts were longer than the context" in capsys.readouterr().err
+    assert "ckpt01, say: 1 prompts were longer than the context" in capsys.readouterr().err
 
 
 def test_bf16_logits_do_not_tie(toy):

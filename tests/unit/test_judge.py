@@ -1,16 +1,16 @@
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from evaluation_toys import Toy, make_mt_suite, make_toy
+from evaluation_toys import PROMPTS, Toy, make_mt_suite, make_tokenizer, make_toy
 
 from sftstudy import spec
-from sftstudy.config import Judge
+from sftstudy.config import Judge, LocalFile
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import judge as judge_module
 from sftstudy.evaluate.judge import judge, read_rating
@@ -32,12 +32,16 @@ def answered(tmp_path_factory) -> Toy:
 @pytest.fixture
 def toy(answered) -> Toy:
     """The same, without verdicts of an earlier test."""
-    (answered.scratch / "scores/toy-mt/part01.verdicts.jsonl").unlink(missing_ok=True)
+    journal_of(answered).unlink(missing_ok=True)
     return answered
 
 
 def judged(toy: Toy, suite: spec.SuiteSpec) -> ScoreRecord:
     return judge(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+
+
+def journal_of(toy: Toy) -> Path:
+    return toy.scratch / "scores/toy-mt/part01.verdicts.jsonl"
 
 
 def judgments(toy: Toy) -> list[dict]:
@@ -142,6 +146,12 @@ def test_no_answer_is_judged_twice(toy, tmp_path):
         assert len(requests) == 8
         assert judged(toy, suite) == first
         assert len(requests) == 8
+        with scripted((200, "Rating: [[2]]")) as (moved, others):
+            elsewhere = make_mt_suite(tmp_path, judge=with_judge(moved, concurrency=3, num_retries=1))
+            assert judged(toy, elsewhere).scores == first.scores
+            assert others == []
+            judged(toy, make_mt_suite(tmp_path, judge=with_judge(moved, max_tokens=9)))
+            assert len(others) == 8
     assert requests[0]["temperature"] == 0
     assert [message["role"] for message in requests[0]["messages"]] == ["system", "user"]
 
@@ -150,7 +160,7 @@ def test_a_killed_job_judges_only_the_rest(toy, tmp_path):
     with scripted((200, "Rating: [[7]]")) as (url, requests):
         suite = make_mt_suite(tmp_path, judge=with_judge(url))
         first = judged(toy, suite)
-        journal = toy.scratch / "scores/toy-mt/part01.verdicts.jsonl"
+        journal = journal_of(toy)
         whole = journal.read_text().splitlines()
         journal.write_text("\n".join(whole[:3]) + "\n" + whole[3][:20])  # killed in the middle of a line
         assert judged(toy, suite).scores == first.scores
@@ -163,6 +173,7 @@ def test_server_errors_are_retried_and_asked_again_by_the_next_job(toy, tmp_path
     with scripted((500, "down"), (503, "down"), (200, "Rating: [[7]]")) as (url, requests):
         assert judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, num_retries=2))).scores[0].value == 7
         assert len(requests) == 8 + 2
+    journal_of(toy).unlink()
     with scripted((500, "down"), (200, "Rating: [[5]]")) as (url, requests):
         suite = make_mt_suite(tmp_path, judge=with_judge(url))
         assert judged(toy, suite).scores[0].failure_share == 1 / 8
@@ -208,6 +219,52 @@ def test_answers_of_other_settings_are_refused(toy, tmp_path):
 def test_math_without_a_reference_is_refused(toy, tmp_path):
     with pytest.raises(StudyError, match="question 82: math needs a reference answer"):
         judged(toy, make_mt_suite(tmp_path, references=False))
+
+
+def edit_lines(path: Path, change: Callable[[dict], object]) -> None:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        change(row)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_reference_with_a_single_turn_is_named(toy, tmp_path):
+    suite = make_mt_suite(tmp_path)
+    edit_lines(tmp_path / "references.jsonl", lambda row: row["choices"][0]["turns"].pop())
+    with pytest.raises(StudyError, match=r"^\S*references.jsonl: question 81: 1 of 2 answers; give one to each turn$"):
+        judged(toy, suite)
+    edit_lines(tmp_path / "references.jsonl", lambda row: row["choices"].pop())
+    with pytest.raises(StudyError, match=r"references.jsonl: question 81: 0 of 2 answers"):
+        judged(toy, suite)
+
+
+def test_prompts_references_and_judge_make_the_protocol(toy, tmp_path):
+    def protocol(suite: spec.SuiteSpec) -> str:
+        hashes = {row.protocol_hash for row in judged(toy, suite).scores}
+        assert len(hashes) == 1
+        return hashes.pop()
+
+    rule = {"model": "lcs-rule", "server": "rule"}
+    suite = make_mt_suite(tmp_path, judge=Judge(**rule))
+    found = [protocol(suite)]
+    assert protocol(make_mt_suite(tmp_path, judge=Judge(concurrency=2, **rule))) == found[0]
+    found.append(protocol(make_mt_suite(tmp_path, judge=Judge(max_tokens=7, **rule))))
+    edit_lines(tmp_path / "references.jsonl", lambda row: row["choices"][0].update(turns=["a", "a"]))
+    found.append(protocol(suite))
+    make_mt_suite(tmp_path)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(PROMPTS.read_text())
+    edit_lines(prompts, lambda row: row.update(system_prompt="Be kind."))
+    found.append(protocol(make_mt_suite(tmp_path, prompts=LocalFile(path=str(prompts)))))
+    assert len(set(found)) == 4
+
+
+def test_the_first_tokens_of_each_task_are_kept(toy, tmp_path):
+    kept = {row.task: row.first_tokens for row in judged(toy, make_mt_suite(tmp_path)).scores}
+    user, assistant, end = (make_tokenizer().convert_tokens_to_ids(token) for token in ("<|user|>", "<|assistant|>", "<|end|>"))
+    say, red, green = (make_tokenizer().convert_tokens_to_ids(word) for word in ("say", "red", "green"))
+    assert kept["toy-mt"] == kept["turn1"] == [user, say, red, end, assistant]
+    assert kept["math"] == [user, say, green, end, assistant]
 
 
 @pytest.mark.skipif(not MT_BENCH.is_dir(), reason="needs MT-Bench's own files")

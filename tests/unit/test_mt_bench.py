@@ -20,6 +20,22 @@ def answers_of(toy: Toy, suite: spec.SuiteSpec, checkpoints: list[str]) -> list[
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize(("template", "num_bos"), [("chatml", 1), ("tulu", 1), ("chatml", 0)])
+def test_prompts_start_as_in_training(template, num_bos):
+    from sftstudy.data.formats import Message
+    from sftstudy.data.templates import render, set_template, tokenise
+
+    tokenizer = make_tokenizer(bos="<s>" if num_bos else "")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    set_template(tokenizer, template)
+    chat = [{"role": "user", "content": "say red"}, {"role": "assistant", "content": "red"}]
+    rendered = render(tokenizer, [Message(**message) for message in chat], name=template)
+    trained = tokenise(tokenizer, [rendered], name=template, stop_ids={tokenizer.eos_token_id})[0]
+    prompt = trained.input_ids[: trained.supervised.index(True)]
+    assert mt_bench._encode(tokenizer, chat[:1]) == prompt
+    assert prompt.count(1) == trained.num_bos == num_bos
+
+
 def test_temperatures_are_fastchats():
     from fastchat.llm_judge.common import temperature_config
 
@@ -33,6 +49,8 @@ def test_fastchat_reads_the_answers(toy, tmp_path):
     assert [row["question_id"] for row in rows] == [81, 82, 83, 84] * 2
     assert {row["model_id"] for row in rows} == {f"tiny/toys/stacked/seed0/01-stacked/{ckpt}" for ckpt in toy.checkpoints}
     assert len({row["answer_id"] for row in rows}) == 8
+    chats = [f"<|user|> say {word} <|end|> <|assistant|>" for word in WORDS[:4]]
+    assert [row["first_tokens"] for row in rows] == [make_tokenizer()(chat).input_ids for chat in chats] * 2
     answers_of(toy, make_mt_suite(tmp_path), ["ckpt01"])
     folder = tmp_path / "model_answer"
     folder.mkdir()
@@ -122,6 +140,19 @@ def test_a_full_context_ends_a_reply_instead_of_failing():
     prompts = [tokenizer(" ".join(["red"] * length)).input_ids for length in (context + 3, context - 2, 3)]
     replies = generate(model, prompts, temperatures=[0.0] * 3, seeds=[0] * 3, max_new_tokens=8, stop_ids=[])
     assert [len(reply) for reply in replies] == [0, 2, 8]
+
+
+def test_ended_rows_do_not_leave_the_table_of_positions():
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=32, n_embd=32, n_layer=2, n_head=2, initializer_range=0.5)).eval()
+    prompts = [[5] * 40, [6] * 30, [7, 8, 9]]
+    settings = {"max_new_tokens": 20, "stop_ids": []}
+    replies = generate(model, prompts, temperatures=[0.0] * 3, seeds=[0] * 3, **settings)
+    assert [len(reply) for reply in replies] == [0, 2, 20]
+    assert replies[2] == generate(model, prompts[2:], temperatures=[0.0], seeds=[0], **settings)[0]
 
 
 def test_finished_answers_are_only_published_again(toy, tmp_path, monkeypatch):

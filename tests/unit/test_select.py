@@ -14,7 +14,7 @@ from sftstudy.records import Score, ScoreRecord, SelectionRecord, provenance, re
 from sftstudy.select import read_candidates, select_checkpoint, selection_record
 
 
-def score(ckpt: str, value: float | None, *, samples: int = 100, higher: bool = True, items_hash: str = "items") -> Score:
+def score(ckpt: str, value: float | None, *, samples: int = 100, higher: bool = True, **protocol: str) -> Score:
     return Score(
         ckpt=ckpt,
         samples_seen=samples,
@@ -31,7 +31,8 @@ def score(ckpt: str, value: float | None, *, samples: int = 100, higher: bool = 
         higher_is_better=higher,
         harness="lm-eval",
         harness_version="0",
-        items_hash=items_hash,
+        **({"items_hash": "items", "protocol_hash": "protocol"} | protocol),
+        first_tokens=[],
     )
 
 
@@ -100,7 +101,7 @@ def test_candidates_of_all_parts_make_the_selection_record(scored):
     candidates = read_candidates(stage, suite, benchmark="mmlu", records=paths)
     record = selection_record(stage, suite, selection=selection, candidates=candidates)
     assert (record.ckpt, record.candidates) == ("ckpt02", {"ckpt01": 0.4, "ckpt02": 0.6})
-    assert record.spec_hash == spec.selection_hash(spec.spec_hash(stage), spec.spec_hash(suite), selection)
+    assert record.spec_hash == spec.selection_hash(spec.spec_hash(stage), suite, selection)
 
 
 def test_the_program_writes_the_record(scored, tmp_path):
@@ -125,8 +126,9 @@ def test_a_stale_part_or_other_items_are_refused(scored):
     first, stale = write("part01", ["ckpt01"], [score("ckpt01", 0.4)]), write("part02", ["ckpt07"], [score("ckpt07", 0.6)])
     with pytest.raises(StudyError, match=r"part02.json: answers to another spec"):
         read_candidates(stage, suite, benchmark="mmlu", records=[first, stale])
-    other = write("part02", ["ckpt02"], [score("ckpt02", 0.6, items_hash="others")])
-    with pytest.raises(StudyError, match="different items"):
-        read_candidates(stage, suite, benchmark="mmlu", records=[first, other])
+    for field in ("items_hash", "protocol_hash"):
+        other = write("part02", ["ckpt02"], [score("ckpt02", 0.6, **{field: "others"})])
+        with pytest.raises(StudyError, match=f"different {field} on mmlu"):
+            read_candidates(stage, suite, benchmark="mmlu", records=[first, other])
     with pytest.raises(StudyError, match="has 2 parts"):
         read_candidates(stage, suite, benchmark="mmlu", records=[first])

@@ -22,7 +22,7 @@ from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_worlds, locate
 from sftstudy.paths import Layout, score_stem
 from sftstudy.records import Score, ScoreRecord, provenance, write_record
-from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
+from sftstudy.spec import StageSpec, SuiteSpec, benchmark_hash, digest, score_hash, spec_hash
 
 
 @dataclass(frozen=True)
@@ -36,41 +36,45 @@ class Exam:
     items: dict[str, list[int]] | None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a task's score says of its prompts."""
+
+    protocol_hash: str
+    first_tokens: list[int]
+
+
 def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], layout: Layout) -> ScoreRecord:
     """Score a block of a stage's checkpoints on all benchmarks of a suite, and write the record and its items.
 
-    A checkpoint that was finished before, with the same weights, tokenizer, suite and harness, is not scored again: its shard lies
-    under scratch. Raises StudyError if weights, a task or a file is missing.
+    A benchmark that was finished before, with the same weights, tokenizer, definition, files and harness, is not scored again: its
+    shard lies under scratch. Raises StudyError if weights, a task or a file is missing.
     """
     if not isinstance(suite.suite, HarnessSuite):
         raise StudyError(f"suite {suite.name}: its kind is {suite.suite.kind}; score it with answer_mt_bench and judge_mt_bench")
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     check_worlds(suite.world_hashes, layout)
-    bench = _Bench(suite.suite, stage=stage, layout=layout)
-    shards: dict[str, Shard] = {}
     tokenizer_hash = read_model(stage, layout).tokenizer_hash
-    inputs_hash = _hash_inputs(suite.suite, layout)
+    of_benchmark = {name: [benchmark_hash(suite, name), _hash_inputs(suite.suite, name, layout)] for name in suite.suite.benchmarks}
+    paths: dict[str, dict[str, Path]] = {}
     all_weights = find_weights(stage, checkpoints, layout)
     for weights in all_weights:
-        key = digest(
-            [
-                weights.weights_hash,
-                weights.samples_seen,
-                weights.samples_spent,
-                tokenizer_hash,
-                spec_hash(suite),
-                inputs_hash,
-                version("lm-eval"),
-            ]
-        )
-        shard = score_stem(layout.stage_scratch(*names), suite.name, f"{weights.ckpt}-{key}.json")
-        shards[weights.ckpt] = finished(shard, partial(bench.score, weights))
+        of_weights = [weights.weights_hash, weights.samples_seen, weights.samples_spent, tokenizer_hash, version("lm-eval")]
+        keys = {name: digest(of_weights + identity) for name, identity in of_benchmark.items()}
+        files = {name: f"{weights.ckpt}-{name}-{key}.json" for name, key in keys.items()}
+        paths[weights.ckpt] = {name: score_stem(layout.stage_scratch(*names), suite.name, file) for name, file in files.items()}
+    unfinished = [name for name in suite.suite.benchmarks if not all(block[name].is_file() for block in paths.values())]
+    bench = _Bench(suite.suite, unfinished, stage=stage, layout=layout)
+    shards = {
+        weights.ckpt: [finished(path, partial(bench.score, weights, name)) for name, path in paths[weights.ckpt].items()]
+        for weights in all_weights
+    }
 
     stem = score_stem(layout.stage_results(*names), suite.name, part)
-    scores = [score for shard in shards.values() for score in shard.scores]
+    scores = [score for block in shards.values() for shard in block for score in shard.scores]
     record = ScoreRecord(
         spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
-        content_hash=digest([tokenizer_hash, *([score.weights_hash, score.items_hash] for score in scores)]),
+        content_hash=digest([tokenizer_hash, *([score.weights_hash, score.items_hash, score.protocol_hash] for score in scores)]),
         model=stage.model,
         data=stage.data,
         recipe=stage.recipe,
@@ -81,38 +85,46 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
         scores=scores,
         **provenance("lm-eval", "torch", "transformers", "datasets"),
     )
-    write_items(stem.with_suffix(".parquet"), {ckpt: shard.items for ckpt, shard in shards.items()})
+    write_items(stem.with_suffix(".parquet"), {ckpt: [i for shard in block for i in shard.items] for ckpt, block in shards.items()})
     write_record(stem.with_suffix(".json"), record)
     return record
 
 
 class _Bench:
-    """A suite's exams and the run's tokenizer, loaded when the first checkpoint needs them and then kept."""
+    """Some of a suite's exams and the run's tokenizer, loaded when first needed and then kept; and one checkpoint at a time."""
 
-    def __init__(self, suite: HarnessSuite, *, stage: StageSpec, layout: Layout) -> None:
-        self._suite, self._stage, self._layout = suite, stage, layout
-        self._exams: list[Exam] = []
+    def __init__(self, suite: HarnessSuite, benchmarks: list[str], *, stage: StageSpec, layout: Layout) -> None:
+        chosen = {name: suite.benchmarks[name] for name in benchmarks}
+        self._suite, self._stage, self._layout = suite.model_copy(update={"benchmarks": chosen}), stage, layout
+        self._exams: dict[str, Exam] = {}
         self._tokenizer: Any = None
+        self._weights: Weights | None = None
+        self._lm: Any = None
 
-    def score(self, weights: Weights) -> Shard:
-        """One checkpoint on all benchmarks."""
+    def score(self, weights: Weights, benchmark: str) -> Shard:
+        """One checkpoint on one benchmark."""
+        if weights != self._weights:
+            self._load(weights)
+        self._lm.forget_prompts()
+        shard = take_exam(self._lm, self._exams[benchmark], weights)
+        if truncated := self._lm.num_truncated:
+            where = f"{weights.ckpt}, {benchmark}"
+            print(f"{where}: {truncated} prompts were longer than the context and lost their beginning", file=sys.stderr)
+        return shard
+
+    def _load(self, weights: Weights) -> None:
         weights.check()
         if not self._exams:
-            self._exams = load_exams(self._suite, self._layout)
+            self._exams = {exam.name: exam for exam in load_exams(self._suite, self._layout)}
             self._tokenizer = load_tokenizer(self._stage, self._layout)
-            if any(exam.benchmark.chat_template for exam in self._exams):
+            if any(exam.benchmark.chat_template for exam in self._exams.values()):
                 require_chat_template(self._tokenizer, model=self._stage.model)
         from sftstudy.evaluate.lm import CheckedLM
 
-        lm = CheckedLM(weights, tokenizer=self._tokenizer, precision=self._suite.precision, batch_size=self._suite.batch_size)
-        pieces = [take_exam(lm, exam, weights) for exam in self._exams]
-        if lm.num_truncated:
-            print(
-                f"{weights.ckpt}: {lm.num_truncated} prompts were longer than the context and lost their beginning", file=sys.stderr
-            )
-        return Shard(
-            scores=[score for piece in pieces for score in piece.scores], items=[item for piece in pieces for item in piece.items]
-        )
+        self._lm = None  # the last checkpoint makes room for the next
+        suite = self._suite
+        self._lm = CheckedLM(weights, tokenizer=self._tokenizer, precision=suite.precision, batch_size=suite.batch_size)
+        self._weights = weights
 
 
 def load_exams(suite: HarnessSuite, layout: Layout) -> list[Exam]:
@@ -196,7 +208,8 @@ def take_exam(lm: Any, exam: Exam, weights: Weights) -> Shard:
         apply_chat_template=benchmark.chat_template,
         fewshot_as_multiturn=benchmark.chat_template,
     )
-    items = {name: _items_of(exam, name, result["samples"][name]) for name in exam.tasks}
+    samples = {name: _choose_samples(exam, name, result["samples"][name]) for name in exam.tasks}
+    items = {name: _items_of(exam, name, samples[name]) for name in exam.tasks}
     for name, block in items.items():
         theirs = result["results"][name][f"{benchmark.metric},{benchmark.filter}"]
         if not abs(mean_and_stderr(_values(block))[0] - theirs) <= 1e-9:  # so that NaN fails too
@@ -206,12 +219,33 @@ def take_exam(lm: Any, exam: Exam, weights: Weights) -> Shard:
     if len(directions) > 1:
         raise StudyError(f"benchmarks.yaml: {exam.name}: {benchmark.metric} is better high in one task, low in another; split it")
     versions = {name: str(result["versions"][name]) for name in exam.tasks}
-    scores = _scores_of(exam, items, versions=versions, weights=weights, higher_is_better=directions.pop())
+    asked = {name: _asked(lm, exam, samples[name]) for name in exam.tasks}
+    scores = _scores_of(exam, items, asked, versions=versions, weights=weights, higher_is_better=directions.pop())
     return Shard(scores=scores, items=[item for block in items.values() for item in block])
 
 
+def _asked(lm: Any, exam: Exam, samples: list[dict[str, Any]]) -> Asked:
+    """Hash of all that a task's requests and its grading consist of, and how its first prompt starts.
+
+    A chat enters as its messages and not as the text that the model's template makes of them, so that models can be compared.
+    """
+    benchmark = exam.benchmark
+    requests = [
+        [[[lm.chats.get(text, text), *rest] for text, *rest in sample["arguments"]], sample["target_hash"]] for sample in samples
+    ]
+    first: str = samples[0]["arguments"][0][0]
+    protocol_hash = digest([benchmark.metric, benchmark.filter, benchmark.chat_template, requests])
+    return Asked(protocol_hash, lm.first_tokens.get(first, []))
+
+
 def _scores_of(
-    exam: Exam, items: dict[str, list[Item]], *, versions: dict[str, str], weights: Weights, higher_is_better: bool
+    exam: Exam,
+    items: dict[str, list[Item]],
+    asked: dict[str, Asked],
+    *,
+    versions: dict[str, str],
+    weights: Weights,
+    higher_is_better: bool,
 ) -> list[Score]:
     """The benchmark's score, then its tasks', from their items. A task with the benchmark's own name is the benchmark."""
     benchmark = exam.benchmark
@@ -219,7 +253,9 @@ def _scores_of(
     items_hashes = {name: digest([item.item_hash for item in block]) for name, block in items.items()}
     pooled = [value for block in values.values() for value in block]
 
-    def score(task: str, mean_stderr: tuple[float, float | None], *, task_version: str, num_items: int, items_hash: str) -> Score:
+    def score(
+        task: str, mean_stderr: tuple[float, float | None], *, task_version: str, num_items: int, items_hash: str, asked: Asked
+    ) -> Score:
         return Score(
             ckpt=weights.ckpt,
             samples_seen=weights.samples_seen,
@@ -237,6 +273,8 @@ def _scores_of(
             harness="lm-eval",
             harness_version=version("lm-eval"),
             items_hash=items_hash,
+            protocol_hash=asked.protocol_hash,
+            first_tokens=asked.first_tokens,
         )
 
     whole = score(
@@ -245,6 +283,10 @@ def _scores_of(
         task_version=", ".join(sorted(set(versions.values()))),
         num_items=len(pooled),
         items_hash=digest([[name, items_hashes[name]] for name in items]),
+        asked=Asked(
+            digest([benchmark.average, *([name, task.protocol_hash] for name, task in asked.items())]),
+            next(iter(asked.values())).first_tokens,
+        ),
     )
     return [whole] + [
         score(
@@ -253,6 +295,7 @@ def _scores_of(
             task_version=versions[name],
             num_items=len(values[name]),
             items_hash=items_hashes[name],
+            asked=asked[name],
         )
         for name in items
         if name != exam.name
@@ -263,14 +306,19 @@ def _values(items: list[Item]) -> list[float]:
     return [item.value for item in items if item.value is not None]
 
 
-def _items_of(exam: Exam, task: str, samples: list[dict[str, Any]]) -> list[Item]:
-    """The metric of each item from lm-eval's samples, in item order."""
-    metric, chosen = exam.benchmark.metric, [sample for sample in samples if sample["filter"] == exam.benchmark.filter]
+def _choose_samples(exam: Exam, task: str, samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """lm-eval's samples after the benchmark's filter, in item order."""
+    chosen = [sample for sample in samples if sample["filter"] == exam.benchmark.filter]
     if not chosen:
         known = sorted({sample["filter"] for sample in samples})
         raise StudyError(f"benchmarks.yaml: {exam.name}.filter: {task} has no {exam.benchmark.filter}; it has {', '.join(known)}")
-    items = []
-    for sample in sorted(chosen, key=lambda sample: int(sample["doc_id"])):
+    return sorted(chosen, key=lambda sample: int(sample["doc_id"]))
+
+
+def _items_of(exam: Exam, task: str, samples: list[dict[str, Any]]) -> list[Item]:
+    """The metric of each item from lm-eval's samples."""
+    metric, items = exam.benchmark.metric, []
+    for sample in samples:
         try:
             value = float(sample[metric])
         except (KeyError, TypeError):
@@ -300,17 +348,17 @@ def _default_seed() -> int:
     return int(DEFAULT_OTHER_SEED)
 
 
-def _hash_inputs(suite: HarnessSuite, layout: Layout) -> str:
-    """Hash of the files behind a suite that a user can edit: task files, item lists, and the items themselves."""
-    paths = [Path(benchmark.items) for benchmark in suite.benchmarks.values() if benchmark.items]
+def _hash_inputs(suite: HarnessSuite, name: str, layout: Layout) -> str:
+    """Hash of the files behind a benchmark that a user can edit: task files, item list, and the items themselves."""
+    benchmark = suite.benchmarks[name]
+    paths = [Path(benchmark.items)] if benchmark.items else []
     if suite.include_path:
         paths += sorted(path for path in Path(suite.include_path).rglob("*") if path.suffix != ".pyc")
-    for benchmark in suite.benchmarks.values():
-        for place in benchmark.uses:
-            if not isinstance(place, HubSplit):
-                paths.append(locate(place, layout, registry="benchmarks.yaml"))
-            elif suite.mirror:
-                paths += sorted((Path(suite.mirror) / place.hub).rglob("*.parquet"))
+    for place in benchmark.uses:
+        if not isinstance(place, HubSplit):
+            paths.append(locate(place, layout, registry="benchmarks.yaml"))
+        elif suite.mirror:
+            paths += sorted((Path(suite.mirror) / place.hub).rglob("*.parquet"))
     return digest([[path.name, sha256_of(path)] for path in dict.fromkeys(paths) if path.is_file()])
 
 

@@ -59,7 +59,7 @@ FAILED = -1
 
 
 class Verdict(Entry):
-    """One reply of the judge, a line of the journal. `key` is the hash of everything that was sent."""
+    """One reply of the judge, a line of the journal. `key` is its match's."""
 
     key: str
     status: Literal["ok", "unparsable", "refused", "server_error"]
@@ -79,8 +79,12 @@ class Match:
     user_prompt: str
 
     def key(self, judge: Judge) -> str:
-        """Hash of everything that is sent to the judge."""
-        return digest([judge.model, judge.base_url or judge.server, judge.max_tokens, self.prompt.system_prompt, self.user_prompt])
+        """Hash of who judges and everything that is sent. Where the judge is reached, and how often it is asked, don't count."""
+        return digest([*_identity(judge), self.prompt.system_prompt, self.user_prompt])
+
+
+def _identity(judge: Judge) -> list[str | int | None]:
+    return [judge.server, judge.model, judge.max_tokens]
 
 
 def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], layout: Layout) -> ScoreRecord:
@@ -111,6 +115,11 @@ def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[st
     judgments = [_judgment(stage, suite.suite.judge, match, verdicts[match.key(suite.suite.judge)]) for match in matches]
     write_text(stem.with_name(f"{part}.judgments.jsonl"), to_lines(judgments))
     task_version = digest([[prompt.model_dump() for prompt in prompts.values()], sorted(references.items())])[:8]
+    protocol = [
+        _identity(suite.suite.judge),
+        [prompts[name].model_dump() for name in sorted(prompts)],
+        [[question.model_dump(), references.get(question.question_id)] for question in questions.questions],
+    ]
     scores: list[Score] = []
     items: dict[str, list[Item]] = {}
     for weights in all_weights:
@@ -123,6 +132,8 @@ def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[st
             judge=suite.suite.judge,
             questions=questions,
             task_version=task_version,
+            protocol_hash=digest(protocol),
+            first_tokens={number: answer.first_tokens for number, answer in answers[weights.ckpt].items()},
         )
     record = ScoreRecord(
         spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
@@ -338,9 +349,17 @@ def _item(benchmark: str, questions: QuestionSet, match: Match, verdict: Verdict
 
 
 def score_items(
-    items: list[Item], benchmark: str, *, weights: Weights, judge: Judge, questions: QuestionSet, task_version: str
+    items: list[Item],
+    benchmark: str,
+    *,
+    weights: Weights,
+    judge: Judge,
+    questions: QuestionSet,
+    task_version: str,
+    protocol_hash: str,
+    first_tokens: dict[int, list[int]],
 ) -> list[Score]:
-    """Mean ratings of one checkpoint: over all (task `benchmark`), per turn, per category.
+    """Mean ratings of one checkpoint: over all (task `benchmark`), per turn, per category. `first_tokens` is by question id.
 
     Errors come from the means of questions, since the two turns of a question hang together. A score whose share of failed verdicts
     exceeds the judge's limit has no value.
@@ -351,11 +370,31 @@ def score_items(
     for category in dict.fromkeys(question.category for question in questions.questions):
         groups[category] = [item for item in items if item.task == category]
     return [
-        _score(task, group, benchmark, weights=weights, judge=judge, task_version=task_version) for task, group in groups.items()
+        _score(
+            task,
+            group,
+            benchmark,
+            weights=weights,
+            judge=judge,
+            task_version=task_version,
+            protocol_hash=protocol_hash,
+            first_tokens=first_tokens[int(group[0].item.partition(".")[0])],
+        )
+        for task, group in groups.items()
     ]
 
 
-def _score(task: str, items: list[Item], benchmark: str, *, weights: Weights, judge: Judge, task_version: str) -> Score:
+def _score(
+    task: str,
+    items: list[Item],
+    benchmark: str,
+    *,
+    weights: Weights,
+    judge: Judge,
+    task_version: str,
+    protocol_hash: str,
+    first_tokens: list[int],
+) -> Score:
     ratings: dict[str, list[float]] = {}
     for item in items:
         if item.value is not None:
@@ -383,4 +422,6 @@ def _score(task: str, items: list[Item], benchmark: str, *, weights: Weights, ju
         judge=judge.model,
         failure_share=failure_share,
         items_hash=digest([item.item_hash for item in items]),
+        protocol_hash=protocol_hash,
+        first_tokens=first_tokens,
     )

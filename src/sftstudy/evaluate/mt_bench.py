@@ -27,7 +27,9 @@ from sftstudy.evaluate.questions import (
     to_lines,
 )
 from sftstudy.evaluate.weights import (
+    NUM_FIRST_TOKENS,
     Weights,
+    adds_bos,
     find_weights,
     load_model,
     load_tokenizer,
@@ -106,6 +108,7 @@ def _answer_all(
                 "model_id": model_id(stage, weights.ckpt),
                 "choices": [{"index": 0, "turns": turns[question.question_id]}],
                 "tstamp": time.time(),
+                "first_tokens": _encode(tokenizer, _ask(question, 0))[:NUM_FIRST_TOKENS],
             }
             for question in questions.questions
         ]
@@ -118,7 +121,7 @@ def answer_batch(model: Any, tokenizer: Any, questions: list[Question], *, max_n
     stop_ids = stop_tokens(model, tokenizer)
     for turn in range(NUM_TURNS):
         for chat, question in zip(chats, questions, strict=True):
-            chat.append({"role": "user", "content": question.turns[turn]})
+            chat += _ask(question, turn)
         replies = generate(
             model,
             [_encode(tokenizer, chat) for chat in chats],
@@ -135,10 +138,18 @@ def answer_batch(model: Any, tokenizer: Any, questions: list[Question], *, max_n
     }
 
 
+def _ask(question: Question, turn: int) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question.turns[turn]}]
+
+
 def _encode(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
+    """Tokens of a prompt as training and lm-eval make them: BOS is the template's, or else the tokenizer's own if it adds one."""
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    if fault := starts_wrong(ids, tokenizer, bos_expected=False):
+    own_bos = adds_bos(tokenizer)
+    if own_bos and ids[:1] != [tokenizer.bos_token_id]:
+        ids = [tokenizer.bos_token_id, *ids]
+    if fault := starts_wrong(ids, tokenizer, bos_expected=own_bos):
         raise StudyError(f"a chat prompt {fault}; mend the tokenizer's chat template")
     return ids
 
@@ -172,6 +183,7 @@ def generate(
     import torch
 
     stop, context = set(stop_ids), model.config.max_position_embeddings
+    prompts = [prompt[:context] for prompt in prompts]  # one that is longer gets no reply, and may not stretch the batch
     width = max(map(len, prompts))
     ids = torch.tensor([[0] * (width - len(prompt)) + prompt for prompt in prompts], device=model.device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=model.device)
@@ -194,7 +206,7 @@ def generate(
                 alive[row] = alive[row] and token not in stop and len(replies[row]) < room[row]
             ids = torch.tensor(tokens, device=model.device).unsqueeze(1)
             mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], dim=1)
-            positions = positions[:, -1:] + 1
+            positions = (positions[:, -1:] + 1).clamp(max=context - 1)  # rows that have ended may stand at the context's end
     return replies
 
 

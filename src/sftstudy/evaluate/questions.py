@@ -51,11 +51,13 @@ class Answer(_Line):
     model_id: str
     choices: list[Choice]
     tstamp: float
+    first_tokens: list[int] = []
+    """First token ids of the first prompt: ours, FastChat's files have none."""
 
     @property
     def turns(self) -> list[str]:
         """Texts of the first choice."""
-        return self.choices[0].turns
+        return self.choices[0].turns if self.choices else []
 
 
 class Prompt(_Line):
@@ -107,12 +109,13 @@ def read_questions(suite: MtBenchSuite, layout: Layout) -> QuestionSet:
 
 
 def read_references(suite: MtBenchSuite, layout: Layout) -> dict[int, list[str]]:
-    """Question id -> reference answers of both turns, for the questions that have them."""
+    """Question id -> reference answers of both turns, for the questions that have them. Raises StudyError if a turn lacks one."""
     if suite.references is None:
         return {}
     path = locate(suite.references, layout, registry="benchmarks.yaml")
     answers = read_lines(path, Answer)
     _require_unique(path, [answer.question_id for answer in answers])
+    _require_turns(path, answers)
     return {answer.question_id: answer.turns for answer in answers}
 
 
@@ -148,6 +151,14 @@ def _require_unique(path: Path, ids: list[int]) -> None:
         raise StudyError(f"{path}: question {repeated[0]} stands there more than once; remove one")
 
 
+def _require_turns(path: Path, answers: list[Answer]) -> None:
+    for answer in answers:
+        if len(answer.turns) != NUM_TURNS:
+            raise StudyError(
+                f"{path}: question {answer.question_id}: {len(answer.turns)} of {NUM_TURNS} answers; give one to each turn"
+            )
+
+
 def model_id(stage: StageSpec, ckpt: str) -> str:
     """A checkpoint's name in FastChat's files."""
     return f"{stage.model}/{stage.data}/{stage.recipe}/seed{stage.seed}/{stage.stage}/{ckpt}"
@@ -165,10 +176,12 @@ def answer_id(key: str, question: Question) -> str:
 
 
 def parse_answers(path: Path) -> list[Answer]:
-    """A part's answers. Raises StudyError if they are missing or malformed."""
+    """A part's answers. Raises StudyError if they are missing, malformed or incomplete."""
     if not path.is_file():
         raise StudyError(f"{path}: missing; build it with `snakemake -c all {path}`")
-    return read_lines(path, Answer)
+    answers = read_lines(path, Answer)
+    _require_turns(path, answers)
+    return answers
 
 
 def to_lines(rows: list[dict[str, Any]]) -> str:

@@ -115,6 +115,10 @@ def require_chat_template(tokenizer: Any, *, model: str) -> None:
         raise StudyError(f"models.yaml: {model}: its tokenizer has no chat template; name a shipped one as chat_template")
 
 
+NUM_FIRST_TOKENS = 8
+"""How many tokens of a prompt's beginning a score record keeps."""
+
+
 def starts_wrong(ids: list[int], tokenizer: Any, *, bos_expected: bool) -> str | None:
     """What is wrong with how a prompt starts, or None: two BOS tokens, or none where one is expected."""
     bos = tokenizer.bos_token_id

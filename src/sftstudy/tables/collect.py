@@ -1,9 +1,9 @@
 """All score records of some studies as one tidy table, `results/scores.csv`, and what is amiss with them, `results/missing.csv`.
 
 A record enters only if it answers today's spec, if its weights are those that training left, and if its items average to its
-scores. What does not is listed, never an exception: a table then has an empty cell. No (benchmark, task) mixes two sets of items:
-the set that most stages were scored on stays (of equally frequent ones the base model's, then the first by hash); scores on the
-others are listed and left out.
+scores. What does not is listed, never an exception: a table then has an empty cell. No (benchmark, task) mixes two protocols, that
+is items, prompts, task or harness version, or judge: the one that most stages were scored by stays (of equally frequent ones the
+base model's, then the first in order); scores by the others are listed and left out.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Row:
     harness_version: str
     judge: str | None
     items_hash: str
+    protocol_hash: str
     weights_hash: str
     spec_hash: str
     commit: str
@@ -64,7 +65,8 @@ class Row:
 class Missing:
     """One line of `missing.csv`.
 
-    `reason` is missing, stale spec, broken, other weights, mixed items or failed verdicts (the score is there but has no value).
+    `reason` is missing, stale spec, broken, other weights, mixed items, mixed protocols or failed verdicts (the score is there but
+    has no value). `detail` of mixed scores is the benchmark and what differs.
     """
 
     path: str
@@ -82,7 +84,7 @@ def collect_scores(studies: Sequence[StudySpec], *, layout: Layout) -> None:
             found, lacking = _collect_stage(study, stage, layout=layout)
             rows.update(found)
             missing.update(lacking)
-    kept, mixed = _drop_mixed_items(rows, studies, layout=layout)
+    kept, mixed = _drop_mixed(rows, studies, layout=layout)
     missing.update(mixed)
     records.write_text(layout.scores_csv(), _to_csv(Row, sorted(kept, key=_key)))
     records.write_text(layout.missing_csv(), _to_csv(Missing, sorted(missing)))
@@ -206,34 +208,46 @@ def _row(record: ScoreRecord, score: Score) -> Row:
     return Row(**{field.name: values[field.name] for field in fields(Row)})
 
 
-def _drop_mixed_items(rows: Iterable[Row], studies: Sequence[StudySpec], *, layout: Layout) -> tuple[list[Row], list[Missing]]:
-    """Rows whose benchmark was scored on the kept set of items throughout, and a line for each record that loses a benchmark."""
+def _drop_mixed(rows: Iterable[Row], studies: Sequence[StudySpec], *, layout: Layout) -> tuple[list[Row], list[Missing]]:
+    """Rows whose benchmark was scored by the kept protocol throughout, and a line for each record that loses a benchmark."""
     rows = list(rows)
-    votes: dict[tuple[str, str], Counter[str]] = {}
-    on_base: dict[tuple[str, str], set[str]] = {}
-    for task, _, items_hash in sorted({((r.benchmark, r.task), _stage(r), r.items_hash) for r in rows}):
-        votes.setdefault(task, Counter())[items_hash] += 1
+    votes: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
+    on_base: dict[tuple[str, str], set[tuple[str, ...]]] = {}
+    for task, _, protocol in sorted({((r.benchmark, r.task), _stage(r), _protocol(r)) for r in rows}):
+        votes.setdefault(task, Counter())[protocol] += 1
     for row in rows:
         if row.stage == BASE_STAGE:
-            on_base.setdefault((row.benchmark, row.task), set()).add(row.items_hash)
+            on_base.setdefault((row.benchmark, row.task), set()).add(_protocol(row))
     kept = {
         task: min(count, key=lambda name: (-count[name], name not in on_base.get(task, ()), name)) for task, count in votes.items()
     }
-    strange = {(_stage(r), r.suite, r.part, r.benchmark) for r in rows if r.items_hash != kept[r.benchmark, r.task]}
+    strange: dict[tuple[str, str, str, int, str], dict[tuple[str, str, str], set[str]]] = {}
+    for row in rows:
+        pairs = zip(records.PROTOCOL, _protocol(row), kept[row.benchmark, row.task], strict=True)
+        if differing := {field for field, mine, theirs in pairs if mine != theirs}:
+            strange.setdefault(_stage(row), {}).setdefault((row.suite, row.part, row.benchmark), set()).update(differing)
     missing = [
-        Missing(score_stem(folder, suite, f"{part}.json").as_posix(), study.name, "mixed items", benchmark)
+        Missing(
+            score_stem(folder, suite, f"{part}.json").as_posix(),
+            study.name,
+            "mixed items" if "items_hash" in differing else "mixed protocols",
+            f"{benchmark}: {', '.join(field for field in records.PROTOCOL if field in differing)}",
+        )
         for study in studies
         for planned in study.stages
         for folder in [layout.stage_results(planned.model, planned.data, planned.recipe, planned.seed, planned.stage)]
-        for stage, suite, part, benchmark in sorted(strange)
-        if stage == (planned.model, planned.data, planned.recipe, planned.seed, planned.stage)
-        and part in planned.scores.get(suite, {})
+        for (suite, part, benchmark), differing in strange.get(_stage(planned), {}).items()
+        if part in planned.scores.get(suite, {})
     ]
-    return [r for r in rows if (_stage(r), r.suite, r.part, r.benchmark) not in strange], missing
+    return [r for r in rows if (r.suite, r.part, r.benchmark) not in strange.get(_stage(r), {})], missing
 
 
-def _stage(row: Row) -> tuple[str, str, str, int, str]:
-    return row.model, row.data, row.recipe, row.seed, row.stage
+def _protocol(row: Row) -> tuple[str, ...]:
+    return tuple(str(getattr(row, field) or "") for field in records.PROTOCOL)
+
+
+def _stage(of: Row | PlannedStage) -> tuple[str, str, str, int, str]:
+    return of.model, of.data, of.recipe, of.seed, of.stage
 
 
 def _key(row: Row) -> tuple[str, ...]:
