@@ -11,7 +11,13 @@ from sftstudy.plan import Plan
 
 def expected_hashes(plan: Plan) -> dict[Path, str]:
     """Every record of the plan -> the spec hash that it must answer to."""
-    names = {"world": "world.json", "model": "model.json", "phase": "phase.json", "stage": "training.json"}
+    names = {
+        "world": "world.json",
+        "model": "model.json",
+        "data": "validation.json",
+        "phase": "phase.json",
+        "stage": "training.json",
+    }
     found = {
         folder / names[value.kind]: spec.spec_hash(value)
         for folder, value in plan.specs.items()

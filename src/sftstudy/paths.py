@@ -40,6 +40,10 @@ class Layout:
 
     # data
 
+    def data_record(self, data: str) -> Path:
+        """Record of a data set whose rows were all read; its `spec.yaml` lies beside it."""
+        return self.results / "validation" / data / "validation.json"
+
     def phase_record(self, model: str, data: str, phase: str) -> Path:
         """Record of a prepared phase; its `spec.yaml` lies beside it."""
         return self.results / "data" / model / data / phase / "phase.json"

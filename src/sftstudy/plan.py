@@ -204,6 +204,8 @@ class Plan:
         found: dict[Path, spec.Spec] = dict(self.stages)
         for stage in self.stages.values():
             found[self.layout.model_record(stage.model).parent] = self.model_spec(stage.model)
+            if stage.mixture:
+                found[self.layout.data_record(stage.data).parent] = self.data_spec(stage.data)
             for part in stage.mixture:
                 folder = self.layout.phase_record(stage.model, stage.data, part.phase).parent
                 found[folder] = self.phase_spec(stage.model, stage.data, part.phase)
@@ -223,6 +225,8 @@ class Plan:
         places: list[config.Location] = []
         if isinstance(value, spec.PhaseSpec):
             places = [source.location for source in value.definition.sources]
+        elif isinstance(value, spec.DataSpec):
+            places = [source.location for phase in value.phases.values() for source in phase.sources]
         elif isinstance(value, spec.SuiteSpec):
             places = list(files_of(value.suite).values())
         paths = [Path(place.path) for place in places if isinstance(place, config.LocalFile)]
@@ -232,9 +236,7 @@ class Plan:
 
     def worlds_of(self, value: spec.Spec) -> list[str]:
         """Generated worlds whose files the job of a spec reads."""
-        if isinstance(value, spec.PhaseSpec):
-            return sorted(value.world_hashes)
-        if isinstance(value, spec.SuiteSpec):
+        if isinstance(value, spec.DataSpec | spec.PhaseSpec | spec.SuiteSpec):
             return sorted(value.world_hashes)
         if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.ScratchModel):
             return [value.model.world]
@@ -252,6 +254,13 @@ class Plan:
         if isinstance(definition, config.ScratchModel):
             world_hash = self._world_hash(definition.world, where=f"models.yaml: {model}.world")
         return spec.ModelSpec(name=model, model=definition, world_hash=world_hash)
+
+    @cache
+    def data_spec(self, data: str) -> spec.DataSpec:
+        """Spec of a data set's validation."""
+        phases = self.registry.data[data].phases
+        sources = [source.location for definition in phases.values() for source in definition.sources]
+        return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=f"data.yaml: {data}"))
 
     @cache
     def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:

@@ -60,6 +60,12 @@ class ModelRecord(Record):
     pretraining: dict[str, float] = Field({}, description="final losses and probes of a scratch model")
 
 
+class DataRecord(Record):
+    """A data set whose rows can all be read (`validation.json`): phase -> chats."""
+
+    num_chats: dict[str, int]
+
+
 class PhaseRecord(Record):
     """A prepared phase, and its mask report."""
 

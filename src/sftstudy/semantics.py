@@ -8,6 +8,7 @@ SEMANTICS: dict[str, int] = {
     "generate_world": 1,
     "fetch_model": 1,
     "pretrain_model": 1,
+    "validate_data": 1,
     "prepare_phase": 1,
     "mix_stage": 1,
     "train_stage": 1,

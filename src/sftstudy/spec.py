@@ -37,6 +37,15 @@ class ModelSpec(Strict):
     world_hash: str | None = None
 
 
+class DataSpec(Strict):
+    """Input of `validate_data`: all phases of a data set."""
+
+    kind: Literal["data"] = "data"
+    name: str
+    phases: dict[str, config.Phase]
+    world_hashes: dict[str, str] = {}
+
+
 class PhaseSpec(Strict):
     """Input of `prepare_phase`: one phase of the data, cleaned and tokenised for one model."""
 
@@ -157,7 +166,7 @@ class StudySpec(Strict):
 
 
 Spec = Annotated[
-    WorldSpec | ModelSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
+    WorldSpec | ModelSpec | DataSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -181,6 +190,7 @@ def programs(spec: Spec) -> tuple[str, ...]:
         return ("score_harness",) if isinstance(spec.suite, config.HarnessSuite) else ("answer_mt_bench", "judge_mt_bench")
     return {
         "world": ("generate_world",),
+        "data": ("validate_data",),
         "phase": ("prepare_phase",),
         "stage": ("mix_stage", "train_stage") if isinstance(spec, StageSpec) and spec.training else (),
         "study": (),

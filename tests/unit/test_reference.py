@@ -48,6 +48,16 @@ def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
     assert {name: known[name].split(".")[0] for name in semantics.PINNED_MAJORS} == semantics.PINNED_MAJORS
 
 
+def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
+    targets = {"all", "data", "training", "scores", "tables"}
+    files = [ROOT / "Snakefile", ROOT / "workflow" / "tables.smk", *(ROOT / "workflow" / "rules").glob("*.smk")]
+    rules = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)} - targets
+    assert len(rules) > 10
+    assert {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")} - {"adopt_results"} == rules
+    assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) == rules
+    assert rules - {"write_spec"} == set(semantics.SEMANTICS)
+
+
 def test_light_modules_load_no_heavy_library() -> None:
     light = ["plan", "study", "registry", "spec", "records", "select", "stats", "tables.collect", "tables.render", "tables.figures"]
     code = f"import sys; import {', '.join(f'sftstudy.{name}' for name in light)}; print(*sys.modules)"

@@ -113,6 +113,10 @@ def model_files(wildcards):
     return files_of_job(LAYOUT.model_record(wildcards.model).parent)
 
 
+def data_files(wildcards):
+    return files_of_job(LAYOUT.data_record(wildcards.data).parent)
+
+
 def phase_files(wildcards):
     return files_of_job(LAYOUT.phase_record(wildcards.model, wildcards.data, wildcards.phase).parent)
 

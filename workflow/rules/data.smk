@@ -1,9 +1,28 @@
 # From registered sources to tokenised phases, and from phases to a stage's mixture.
 
 
+rule validate_data:
+    input:
+        spec="<results>/validation/{data}/spec.yaml",
+        files=data_files,
+    output:
+        "<results>/validation/{data}/validation.json",
+    log:
+        "<logs>/validate_data/{data}.log",
+    conda:
+        "../../envs/train.yaml"
+    params:
+        script=SCRIPTS / "validate_data.py",
+        semantics=semantics("validate_data"),
+    priority: 1
+    shell:
+        "python {params.script:q} {input.spec:q} 2> {log:q}"
+
+
 rule prepare_phase:
     input:
         spec="<results>/data/{model}/{data}/{phase}/spec.yaml",
+        validation="<results>/validation/{data}/validation.json",
         model="<results>/models/{model}/model.json",
         files=phase_files,
     output:

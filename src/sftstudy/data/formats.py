@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftstudy.config import Format, HubSplit, Location, Source
+from sftstudy.config import Format, HubSplit, Location, Phase, Source
 from sftstudy.errors import StudyError
 from sftstudy.locate import locate, name_of
 from sftstudy.paths import Layout
@@ -49,6 +49,17 @@ class SourceChats:
 
     chats: list[Chat]
     num_read: int
+
+
+def read_phase(definition: Phase, *, data: str, phase: str, layout: Layout) -> list[SourceChats]:
+    """What each source of a phase holds. Raises StudyError as `read_source` does, and names data, phase and source."""
+    sources = []
+    for number, source in enumerate(definition.sources, start=1):
+        try:
+            sources.append(read_source(source, layout=layout))
+        except StudyError as error:
+            raise StudyError(f"data {data}, phase {phase}, source {number}: {error}") from None
+    return sources
 
 
 def read_source(source: Source, *, layout: Layout) -> SourceChats:

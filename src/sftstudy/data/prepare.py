@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from sftstudy import hashes, rows
-from sftstudy.data.formats import Chat, SourceChats, read_source
+from sftstudy.data.formats import Chat, SourceChats, read_phase
 from sftstudy.data.templates import Tokenised, render, tokenise
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds
@@ -41,12 +41,7 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
     check_libraries(spec.libraries)
     model = _model_record(spec, layout)
     check_worlds(spec.world_hashes, layout)
-    sources = []
-    for number, source in enumerate(spec.definition.sources, start=1):
-        try:
-            sources.append(read_source(source, layout=layout))
-        except StudyError as error:
-            raise StudyError(f"data {spec.data}, phase {spec.phase}, source {number}: {error}") from None
+    sources = read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)
     folder = layout.model_folder(spec.model)
     prepared = prepare(
         sources,
