@@ -208,3 +208,34 @@ def test_a_killed_stage_continues_to_the_same_weights(study: Path, kill: signal.
     assert resumed["num_attempts"] == 2
     assert [ckpt["weights_hash"] for ckpt in resumed["checkpoints"]] == undisturbed
     assert [rule for rule, _ in planned_jobs(result.stdout)] == ["train_stage"]
+
+
+def test_an_overlay_brings_its_own_data_and_a_malformed_row_ends_before_training(study: Path, tmp_path: Path) -> None:
+    overlay = tmp_path / "overlay"
+    (overlay / "studies").mkdir(parents=True)
+    rows = [json.dumps({"prompt": f"say {word}", "response": word}) for word in ("yes", "no") * 16]
+    training = "{effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: 1}"
+    files = {
+        "config.yaml": "studies: [own]",
+        "data.yaml": "own: {phases: {all: {num_samples: 32, sources: [{from: {path: chats.jsonl}, format: prompt-response}]}}}",
+        "recipes.yaml": f"recipes: {{own: {{strategy: stacked, training: {training}}}}}",
+        "studies/own.yaml": (
+            "question: Does my data change anything?\n"
+            "runs: [{model: [tiny-llama], data: [own], recipe: [own], seed: [1]}]\nbenchmarks: [tiny-mmlu]\n"
+        ),
+        "chats.jsonl": "\n".join([*rows[:-1], '{"prompt": "no reply"}']),
+    }
+    for name, text in files.items():
+        (overlay / name).write_text(text)
+    failed = snakemake(study, "-c", "all", "--config", f"overlay={overlay}")
+    assert failed.returncode == 1
+    log = "logs/validate_data/own.log"
+    assert log in failed.stdout
+    assert f"{overlay}/chats.jsonl:32: expected a string in 'response'" in (study / log).read_text()
+    assert not (study / "scratch/runs/tiny-llama/own").exists()
+
+    (overlay / "chats.jsonl").write_text("\n".join(rows))
+    result = snakemake(study, "-c", "all", "--config", f"overlay={overlay}")
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert json.loads((study / "results/runs/tiny-llama/own/own/seed1/01-stacked/training.json").read_text())["samples_seen"] == 32
+    assert "Study own: 1 run" in (study / "results/studies/own/summary.txt").read_text()
