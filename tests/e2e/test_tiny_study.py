@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 from checkouts import copy_checkout, planned_jobs, snakemake, variables
@@ -37,6 +38,16 @@ def running(checkout: Path, *targets: str) -> subprocess.Popen[bytes]:
     """Snakemake at work in the background."""
     command = [sys.executable, "-m", "snakemake", "-c1", *targets]
     return subprocess.Popen(command, cwd=checkout, env=variables(checkout), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def programs_at_work(checkout: Path, name: str) -> list[psutil.Process]:
+    """Processes of a program of the workflow that run in a checkout."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        command = process.info["cmdline"] or []
+        if process.info["cwd"] == str(checkout) and len(command) > 1 and Path(command[1]).name == name:
+            found.append(process)
+    return found
 
 
 def adopt(checkout: Path) -> subprocess.CompletedProcess[str]:
@@ -200,7 +211,8 @@ def test_a_killed_stage_continues_to_the_same_weights(study: Path, kill: signal.
         while not (study / "scratch" / STAGE / "ckpt01").exists():
             assert job.poll() is None
             time.sleep(0.05)
-        subprocess.run(["pkill", f"-{kill.value}", "-f", f"train_stage.py results/{STAGE}"], check=True)
+        (trainer,) = programs_at_work(study, "train_stage.py")
+        trainer.send_signal(kill)
     assert job.returncode != 0
     result = snakemake(study, "-c1", target)
     assert result.returncode == 0, result.stdout[-3000:]
