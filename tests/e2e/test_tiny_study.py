@@ -208,7 +208,7 @@ def test_a_killed_stage_continues_to_the_same_weights(study: Path, kill: signal.
     shutil.rmtree(study / "scratch" / STAGE)
     record.unlink()
     with running(study, target) as job:
-        while not (study / "scratch" / STAGE / "ckpt01").exists():
+        while not list((study / "scratch" / STAGE / "resume").glob("step*")):
             assert job.poll() is None
             time.sleep(0.05)
         (trainer,) = programs_at_work(study, "train_stage.py")
