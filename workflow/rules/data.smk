@@ -9,12 +9,12 @@ rule validate_data:
         "<results>/validation/{data}/validation.json",
     log:
         "<logs>/validate_data/{data}.log",
+    priority: 1
     conda:
         "../../envs/train.yaml"
     params:
         script=SCRIPTS / "validate_data.py",
         semantics=semantics("validate_data"),
-    priority: 1
     shell:
         "python {params.script:q} {input.spec:q} 2> {log:q}"
 
