@@ -1,4 +1,5 @@
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from sftstudy.evaluate.judge import judge, read_rating
 from sftstudy.evaluate.mt_bench import answer
 from sftstudy.records import ScoreRecord
 
-MT_BENCH = Path("/work/shared/data/mt_bench")
+MT_BENCH = Path(os.environ.get("MT_BENCH_FILES", "MT_BENCH_FILES-is-not-set"))
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +268,7 @@ def test_the_first_tokens_of_each_task_are_kept(toy, tmp_path):
     assert kept["math"] == [user, say, green, end, assistant]
 
 
-@pytest.mark.skipif(not MT_BENCH.is_dir(), reason="needs MT-Bench's own files")
+@pytest.mark.skipif(not MT_BENCH.is_dir(), reason="set MT_BENCH_FILES to a folder of MT-Bench's own files (CONTRIBUTING.md)")
 def test_prompts_equal_fastchats_on_mt_bench_itself(monkeypatch):
     """FastChat renders with a stubbed judge; ours must send the same text for all 80 questions and both turns."""
     from fastchat.llm_judge import common
