@@ -16,13 +16,13 @@ from typing import Any
 
 from sftstudy.config import HarnessBenchmark, HarnessSuite, HubSplit
 from sftstudy.errors import StudyError
-from sftstudy.evaluate.shards import Item, Shard, finished, macro_average, mean_and_stderr, write_items
+from sftstudy.evaluate.shards import Item, Shard, finished, macro_average, mean_and_stderr, publish
 from sftstudy.evaluate.weights import Weights, find_weights, load_tokenizer, read_model, require_chat_template
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_worlds, locate
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import Score, ScoreRecord, provenance, write_record
-from sftstudy.spec import StageSpec, SuiteSpec, benchmark_hash, digest, score_hash, spec_hash
+from sftstudy.records import Score, ScoreRecord
+from sftstudy.spec import StageSpec, SuiteSpec, benchmark_hash, digest
 
 
 @dataclass(frozen=True)
@@ -70,24 +70,18 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
         for weights in all_weights
     }
 
-    stem = score_stem(layout.stage_results(*names), suite.name, part)
     scores = [score for block in shards.values() for shard in block for score in shard.scores]
-    record = ScoreRecord(
-        spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
-        content_hash=digest([tokenizer_hash, *([score.weights_hash, score.items_hash, score.protocol_hash] for score in scores)]),
-        model=stage.model,
-        data=stage.data,
-        recipe=stage.recipe,
-        seed=stage.seed,
-        stage=stage.stage,
-        suite=suite.name,
+    return publish(
+        stage,
+        suite,
         part=part,
+        checkpoints=checkpoints,
+        content_hash=digest([tokenizer_hash, *([score.weights_hash, score.items_hash, score.protocol_hash] for score in scores)]),
         scores=scores,
-        **provenance("lm-eval", "torch", "transformers", "datasets"),
+        items={ckpt: [item for shard in block for item in shard.items] for ckpt, block in shards.items()},
+        libraries=("lm-eval", "torch", "transformers", "datasets"),
+        layout=layout,
     )
-    write_items(stem.with_suffix(".parquet"), {ckpt: [i for shard in block for i in shard.items] for ckpt, block in shards.items()})
-    write_record(stem.with_suffix(".json"), record)
-    return record
 
 
 class _Bench:

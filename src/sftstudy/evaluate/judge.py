@@ -37,12 +37,12 @@ from sftstudy.evaluate.questions import (
     read_references,
     to_lines,
 )
-from sftstudy.evaluate.shards import Item, mean_and_stderr, write_items
+from sftstudy.evaluate.shards import Item, mean_and_stderr, publish
 from sftstudy.evaluate.weights import Weights, find_weights, read_model
 from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import Entry, Score, ScoreRecord, provenance, write_record, write_text
-from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
+from sftstudy.records import Entry, Score, ScoreRecord, provenance, write_text
+from sftstudy.spec import StageSpec, SuiteSpec, digest
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -135,25 +135,20 @@ def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[st
             protocol_hash=digest(protocol),
             first_tokens={number: answer.first_tokens for number, answer in answers[weights.ckpt].items()},
         )
-    record = ScoreRecord(
-        spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
+    return publish(
+        stage,
+        suite,
+        part=part,
+        checkpoints=checkpoints,
         content_hash=digest(
             [[score.weights_hash, score.items_hash, score.task_version] for score in scores]
             + [[answer.answer_id, answer.turns] for block in answers.values() for answer in block.values()]
         ),
-        model=stage.model,
-        data=stage.data,
-        recipe=stage.recipe,
-        seed=stage.seed,
-        stage=stage.stage,
-        suite=suite.name,
-        part=part,
         scores=scores,
-        **provenance("openai"),
+        items=items,
+        libraries=("openai",),
+        layout=layout,
     )
-    write_items(stem.with_suffix(".parquet"), items)
-    write_record(stem.with_suffix(".json"), record)
-    return record
 
 
 def _todays_answers(

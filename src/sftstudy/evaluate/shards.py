@@ -8,7 +8,9 @@ import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sftstudy.records import Entry, Score, write_bytes, write_text
+from sftstudy.paths import Layout, score_stem
+from sftstudy.records import Entry, Score, ScoreRecord, provenance, write_bytes, write_record, write_text
+from sftstudy.spec import StageSpec, SuiteSpec, score_hash, spec_hash
 
 
 class Item(Entry):
@@ -49,6 +51,39 @@ def macro_average(tasks: Sequence[Sequence[float]]) -> tuple[float, float | None
     means, errors = zip(*map(mean_and_stderr, tasks), strict=True)
     stderr = None if None in errors else math.sqrt(sum(error**2 for error in errors)) / len(errors)
     return statistics.fmean(means), stderr
+
+
+def publish(
+    stage: StageSpec,
+    suite: SuiteSpec,
+    *,
+    part: str,
+    checkpoints: list[str],
+    content_hash: str,
+    scores: list[Score],
+    items: dict[str, list[Item]],
+    libraries: Sequence[str],
+    layout: Layout,
+) -> ScoreRecord:
+    """Write the score record of a block of checkpoints, and before it the Parquet file of its items (checkpoint -> items)."""
+    names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    stem = score_stem(layout.stage_results(*names), suite.name, part)
+    record = ScoreRecord(
+        spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
+        content_hash=content_hash,
+        model=stage.model,
+        data=stage.data,
+        recipe=stage.recipe,
+        seed=stage.seed,
+        stage=stage.stage,
+        suite=suite.name,
+        part=part,
+        scores=scores,
+        **provenance(*libraries),
+    )
+    write_items(stem.with_suffix(".parquet"), items)
+    write_record(stem.with_suffix(".json"), record)
+    return record
 
 
 def write_items(path: Path, items: dict[str, list[Item]]) -> None:

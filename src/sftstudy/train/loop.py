@@ -35,11 +35,6 @@ class Microbatch:
     targets: torch.Tensor
     labels: torch.Tensor
 
-    @property
-    def num_targets(self) -> int:
-        """Supervised tokens that are predicted here."""
-        return len(self.labels)
-
 
 @dataclass(frozen=True)
 class StepResult:
