@@ -75,6 +75,80 @@ def test_shipped_template_is_stored(model_folder: Path, tmp_path: Path) -> None:
     assert tokenizer.apply_chat_template(turns, tokenize=False) == "<bos><|user|>\none\n<|assistant|>\ntwo<|end|>"
 
 
+def write_gguf(path: Path, template: str) -> dict[str, Any]:
+    """A Llama of one layer with a byte-level vocabulary; HF name -> the tensors that need no reordering."""
+    import numpy as np
+    from gguf import GGUFWriter, TokenType
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    words = [*sorted(ByteLevel.alphabet()), "ab", "<|im_start|>", "<|im_end|>"]
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_rope_dimension_count(16)
+    writer.add_vocab_size(len(words))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(words)
+    writer.add_token_types([TokenType.NORMAL] * 257 + [TokenType.CONTROL] * 2)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(258)
+    writer.add_chat_template(template)
+    rng = np.random.default_rng(0)
+    shapes = {
+        "token_embd.weight": (len(words), 32),
+        "output_norm.weight": (32,),
+        "blk.0.attn_norm.weight": (32,),
+        "blk.0.ffn_norm.weight": (32,),
+        **{f"blk.0.attn_{name}.weight": (32, 32) for name in ("q", "k", "v", "output")},
+        "blk.0.ffn_gate.weight": (48, 32),
+        "blk.0.ffn_up.weight": (48, 32),
+        "blk.0.ffn_down.weight": (32, 48),
+    }
+    tensors = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return {
+        "model.embed_tokens.weight": tensors["token_embd.weight"],
+        "model.layers.0.mlp.down_proj.weight": tensors["blk.0.ffn_down.weight"],
+        "model.layers.0.self_attn.v_proj.weight": tensors["blk.0.attn_v.weight"],
+    }
+
+
+def test_gguf_of_a_package_becomes_a_plain_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from safetensors.numpy import load_file
+    from transformers import AutoModelForCausalLM
+
+    template = (
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+    )
+    (tmp_path / "packed_weights").mkdir()
+    (tmp_path / "packed_weights" / "__init__.py").write_text("")
+    expected = write_gguf(tmp_path / "packed_weights" / "toy.gguf", template)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    record = fetch(tmp_path, config.GgufModel(source="gguf", package="packed_weights", file="toy.gguf"))
+    folder = tmp_path / "scratch" / "models" / "toy"
+    found = load_file(folder / "model.safetensors")
+    assert len(expected) == 3
+    for name, tensor in expected.items():
+        assert (found[name] == tensor).all(), name
+    assert record.num_parameters == sum(tensor.size for tensor in found.values())
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert torch.isfinite(model(torch.tensor([[257, 5, 6]])).logits).all()
+
+
 def test_what_ends_the_import(model_folder: Path, tmp_path: Path) -> None:
     sources = {
         r"nothing: no config.json; give a model folder": folder_model(tmp_path / "nothing"),
