@@ -171,6 +171,7 @@ def test_kill_at_each_boundary(place: str, undisturbed: Any, study: Any, monkeyp
 
 def test_lost_checkpoint_or_broken_state_is_made_again(undisturbed: Any, study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from sftstudy.train import stage as module
+    from sftstudy.train.attempts import find_resume
 
     stage = study.stage()
     monkeypatch.setattr(module, "check_metrics", lambda *_, **__: (_ for _ in ()).throw(Killed))
@@ -181,7 +182,7 @@ def test_lost_checkpoint_or_broken_state_is_made_again(undisturbed: Any, study: 
     assert [path.name for path in states] == ["step00000008", "step00000012"]
     (states[1] / "state.pt").write_bytes(b"broken")
     (study.scratch(stage) / "ckpt02" / "model.safetensors").unlink()
-    assert module.find_resume(stage, study.scratch(stage), json.loads((study.scratch(stage) / "identity.json").read_text())) is None
+    assert find_resume(stage, study.scratch(stage), json.loads((study.scratch(stage) / "identity.json").read_text())) is None
     assert train(study, stage).checkpoints == undisturbed[2].checkpoints
 
 
@@ -226,7 +227,7 @@ def test_after_a_restart_further_back_new_states_stay(
 
 
 def test_a_garbled_line_ends_its_attempt_only(study: Any) -> None:
-    from sftstudy.train.stage import merge_attempts
+    from sftstudy.train.attempts import merge_attempts
 
     stage = study.stage()
     train(study, stage)
@@ -289,7 +290,7 @@ def test_a_recipe_that_comes_back_finds_its_run(study: Any, capsys: pytest.Captu
 
 
 def test_claim_deletes_nothing_and_takes_back_only_its_own(tmp_path: Path) -> None:
-    from sftstudy.train.stage import claim
+    from sftstudy.train.attempts import claim
 
     ours, folder = {"spec_hash": "a", "content_hash": "b"}, tmp_path / "01-stacked"
     for number in (1, 2):  # folders whose mark is unreadable, twice

@@ -6,34 +6,25 @@ written last. torch is imported only if there is something to train.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import resource
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from sftstudy import hashes, order
+from sftstudy import hashes
 from sftstudy.config import Training
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import (
     CheckpointEntry,
-    MixtureRecord,
-    ModelRecord,
-    PhaseRecord,
-    R,
-    SelectionRecord,
     StepMetrics,
     TrainingRecord,
     provenance,
@@ -42,42 +33,20 @@ from sftstudy.records import (
     write_record,
     write_text,
 )
-from sftstudy.rows import Rows, read_rows
-from sftstudy.spec import StageSpec, digest, spec_hash
+from sftstudy.spec import StageSpec, spec_hash
 from sftstudy.train import checkpoints
+from sftstudy.train.attempts import attempt_file, checkpoint_facts, claim, find_resume, is_finished, locked, merge_attempts
+from sftstudy.train.inputs import Inputs, Start, load_samples, read_inputs
 from sftstudy.train.schedule import learning_rate
 
 if TYPE_CHECKING:
-    from sftstudy.train.loop import Sample, StepResult
+    from sftstudy.train.loop import StepResult
 
 RESUME_EVERY_S = 600.0
 SECONDS_PER_REPORT = 4.0
 STORED_DTYPE = {"fp32": "float32", "bf16": "bfloat16"}
 """Checkpoints are stored in the compute precision: scoring sees the weights that the forward pass saw, and the next stage starts
 from them. Resume state keeps the fp32 master weights."""
-
-
-@dataclass(frozen=True)
-class Start:
-    """The weights that a stage starts from, and the counters that they bring along."""
-
-    folder: Path
-    weights_hash: str
-    samples_seen: int
-    samples_spent: int
-    supervised_tokens_seen: int
-    remedy: str
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What the records say goes into a stage. No weights and no rows were read for it."""
-
-    start: Start
-    model: ModelRecord
-    mixture: MixtureRecord
-    data_hashes: dict[str, str]
-    content_hash: str
 
 
 def train_stage(
@@ -103,200 +72,6 @@ def train_stage(
             _train(spec, spec.training, inputs, layout, scratch, identity, resume_every_s, resume_every_steps)
         write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
         write_record(results / "training.json", read_record(scratch / "finished.json", TrainingRecord))
-
-
-# --- what goes in ----------------------------------------------------------------------------------------------------
-
-
-def read_inputs(spec: StageSpec, *, layout: Layout) -> Inputs:
-    """Read the records of model, parent, mixture and phases. Raises StudyError if one is missing or answers to another spec."""
-    path = layout.model_record(spec.model)
-    model = _current(path, ModelRecord, spec.model_hash)
-    start = Start(layout.model_folder(spec.model), model.weights_hash, 0, 0, 0, f"snakemake -c1 --forcerun {path}")
-    if spec.parent is not None:
-        start = _start_from_parent(spec, layout)
-    path = layout.stage_results(spec.model, spec.data, spec.recipe, spec.seed, spec.stage) / "data.json"
-    mixture = _current(path, MixtureRecord, spec_hash(spec, "mix_stage"))
-    data_hashes = {}
-    for part in spec.mixture:
-        phase = _current(layout.phase_record(spec.model, spec.data, part.phase), PhaseRecord, part.spec_hash)
-        data_hashes[part.phase] = phase.data_hash
-    phases, rows = order.mixture_rows(spec.mixture, seed=spec.seed)
-    hash_of_rows = order.rows_hash(spec.mixture, phases, rows)
-    if mixture.content_hash != order.content_hash(data_hashes, hash_of_rows=hash_of_rows) or mixture.rows_hash != hash_of_rows:
-        raise StudyError(f"{path}: not the mixture of today's phases; build it again with `snakemake -c1 --forcerun {path}`")
-    content_hash = digest({"mixture": mixture.content_hash, "start": start.weights_hash, "tokenizer": model.tokenizer_hash})
-    return Inputs(start, model, mixture, data_hashes, content_hash)
-
-
-def _start_from_parent(spec: StageSpec, layout: Layout) -> Start:
-    parent = spec.parent
-    assert parent is not None, "called for stages that continue another"
-    names = (spec.model, spec.data, spec.recipe, spec.seed, parent.stage)
-    training_path, selection_path = (layout.stage_results(*names) / name for name in ("training.json", "selection.json"))
-    training = _current(training_path, TrainingRecord, parent.spec_hash)
-    selection = _current(selection_path, SelectionRecord, parent.selection_hash)
-    entries = {entry.ckpt: entry for entry in training.checkpoints}
-    entry = entries.get(selection.ckpt)
-    if entry is None or (entry.weights_hash, entry.samples_seen) != (selection.weights_hash, selection.samples_seen):
-        raise StudyError(
-            f"{selection_path}: names weights that {training_path.name} does not have; `snakemake -c1 --forcerun {selection_path}`"
-        )
-    return Start(
-        layout.stage_scratch(*names) / selection.ckpt,
-        selection.weights_hash,
-        samples_seen=selection.samples_seen,
-        samples_spent=training.samples_spent,
-        supervised_tokens_seen=entry.supervised_tokens_seen,
-        remedy=f"snakemake -c1 --forcerun {training_path}",
-    )
-
-
-def _current(path: Path, kind: type[R], expected: str) -> R:
-    record = read_record(path, kind)
-    if record.spec_hash != expected:
-        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
-    return record
-
-
-def load_samples(spec: StageSpec, inputs: Inputs, *, layout: Layout) -> Callable[[int], list[Sample]]:
-    """Function from the 0-based step to its samples. Raises StudyError if the prepared rows are not those of their records."""
-    prepared: list[Rows] = []
-    for part in spec.mixture:
-        remedy = f"snakemake -c1 --forcerun {layout.phase_record(spec.model, spec.data, part.phase)}"
-        path = layout.phase_rows(spec.model, spec.data, part.phase)
-        prepared.append(read_rows(path, remedy=remedy))
-        if prepared[-1].data_hash() != inputs.data_hashes[part.phase]:
-            raise StudyError(f"{path}: not the rows of its record; {remedy}")
-    phases, rows = order.mixture_rows(spec.mixture, seed=spec.seed)
-    batch_size = spec.training.effective_batch_size if spec.training else 0
-
-    def samples_of(step_index: int) -> list[Sample]:
-        taken = order.samples_of_step(step_index, batch_size=batch_size, num_samples=len(rows), seed=spec.seed)
-        return [prepared[phases[sample]].row(rows[sample]) for sample in taken]
-
-    return samples_of
-
-
-# --- what an earlier attempt left ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(scratch: Path) -> Iterator[None]:
-    """Within it, no other process trains this stage. Raises StudyError if one does.
-
-    The lock file lies beside the folder, which may be moved, and stays: the kernel gives it free when its holder ends, however.
-    """
-    path = scratch.with_name(f".{scratch.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise StudyError(f"{scratch}: another process trains this stage ({holder}); wait for its end, or end it") from None
-        except OSError as error:  # some cluster file systems are mounted without locks
-            print(f"{scratch}: cannot be locked ({error.strerror}); see to it that only one process trains it", file=sys.stderr)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
-
-
-def claim(scratch: Path, identity: dict[str, str]) -> None:
-    """Make the stage's scratch folder ours.
-
-    One of another spec or of other data is never continued, and never deleted: it is moved to `<stage>.stale-<digest>`, and taken
-    back once its spec and data are today's again.
-    """
-    found = _identity_of(scratch)
-    if found == identity:
-        return
-    if scratch.is_dir() and any(scratch.iterdir()):
-        stale = free = _stale(scratch, found)
-        number = 1
-        while free.exists():
-            number += 1
-            free = stale.with_name(f"{stale.name}-{number}")
-        print(f"{scratch}: from another spec or other data; moved to {free}, which may be deleted", file=sys.stderr)
-        os.replace(scratch, free)
-    ours = _stale(scratch, identity)
-    if _identity_of(ours) == identity:
-        print(f"{scratch}: taken back from {ours}", file=sys.stderr)
-        os.replace(ours, scratch)
-        return
-    write_text(scratch / "identity.json", json.dumps(identity) + "\n")
-
-
-def _identity_of(folder: Path) -> Any:
-    """What a stage's folder was claimed for; None if it was not, or its mark is broken."""
-    try:
-        return json.loads((folder / "identity.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-
-
-def _stale(scratch: Path, identity: Any) -> Path:
-    return scratch.with_name(f"{scratch.name}.stale-{'unknown' if identity is None else digest(identity)}")
-
-
-def is_finished(spec: StageSpec, scratch: Path, identity: dict[str, str]) -> bool:
-    """Whether all is there to publish: the finished record, merged metrics, and every declared checkpoint, whole.
-
-    A finished stage whose weights are gone starts anew, since nothing can bring them back but training.
-    """
-    if not (scratch / "finished.json").is_file():
-        return False
-    finished = read_record(scratch / "finished.json", TrainingRecord)
-    hashes_of = {entry.ckpt: entry.weights_hash for entry in finished.checkpoints}
-    broken = [
-        place.ckpt
-        for place in spec.checkpoints
-        if (facts := checkpoint_facts(scratch / place.ckpt, identity)) is None or facts["weights_hash"] != hashes_of.get(place.ckpt)
-    ]
-    if not broken and (scratch / "metrics.jsonl").is_file():
-        return True
-    print(f"{scratch}: finished, but {', '.join(broken) or 'metrics.jsonl'} is gone or broken; training again", file=sys.stderr)
-    (scratch / "finished.json").unlink()
-    shutil.rmtree(scratch / "resume", ignore_errors=True)
-    shutil.rmtree(scratch / "attempts", ignore_errors=True)
-    return False
-
-
-def checkpoint_facts(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
-    """The facts of a checkpoint that is whole and was made from these inputs, else None."""
-    facts = checkpoints.facts_of(folder)
-    return facts if facts is not None and identity.items() <= facts.items() else None
-
-
-def merge_attempts(folder: Path) -> list[StepMetrics]:
-    """Metrics of all attempts, oldest first: from the step where it resumed, a later attempt replaces the earlier ones.
-
-    An attempt counts up to its first line that is cut off by a kill or garbled by a loss of power; whether what is left suffices to
-    continue is for `find_resume` to judge.
-    """
-    merged: list[StepMetrics] = []
-    for path in sorted(folder.glob("metrics-*.jsonl")):
-        found: list[StepMetrics] = []
-        for line in path.read_bytes().split(b"\n")[:-1]:
-            try:
-                found.append(StepMetrics.model_validate_json(line))
-            except ValidationError:
-                break
-        if found:
-            merged = [entry for entry in merged if entry.step < found[0].step] + found
-    return merged
-
-
-def find_resume(spec: StageSpec, scratch: Path, identity: dict[str, str]) -> tuple[int, Path] | None:
-    """(steps done, file) of the newest resume state that is whole and before which no checkpoint and no metrics are missing."""
-    steps = [entry.step for entry in merge_attempts(scratch / "attempts")]
-    for step, path in checkpoints.resume_states(scratch / "resume", **identity):
-        due = [place.ckpt for place in spec.checkpoints if place.step <= step]
-        if steps[:step] == list(range(1, step + 1)) and all(checkpoint_facts(scratch / ckpt, identity) for ckpt in due):
-            return step, path
-    return None
 
 
 # --- training --------------------------------------------------------------------------------------------------------
@@ -377,7 +152,7 @@ def _train(
     progress = Progress(spec.num_steps, first_step)
     step_began = saved = time.monotonic()
 
-    with _attempt_file(scratch / "attempts") as log, _stop_signal() as stopped:
+    with attempt_file(scratch / "attempts") as log, _stop_signal() as stopped:
 
         def after_step(step: int, result: StepResult) -> None:
             nonlocal step_began, saved
@@ -501,14 +276,6 @@ def _check_weights(folder: Path, weights_hash: str, remedy: str) -> None:
         raise StudyError(f"{folder}: weights are gone; to make them again: `{remedy}`")
     if hashes.weights_hash(folder) != weights_hash:
         raise StudyError(f"{folder}: other weights or another config than its record says; to make them again: `{remedy}`")
-
-
-@contextmanager
-def _attempt_file(folder: Path) -> Iterator[TextIO]:
-    folder.mkdir(parents=True, exist_ok=True)
-    number = 1 + max((int(path.stem.split("-")[1]) for path in folder.glob("metrics-*.jsonl")), default=0)
-    with (folder / f"metrics-{number:04d}.jsonl").open("x") as file:
-        yield file
 
 
 @contextmanager
