@@ -3,6 +3,7 @@ PYTHON ?= python3
 CORES ?= all
 BIN := .venv/bin
 INSTALLED := .venv/installed
+EXTRAS := .venv/extras
 
 .PHONY: install study test clean
 
@@ -14,12 +15,17 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0 --editable '.[run,dev]'
 	touch $@
 
+# torchao alone in a folder of its own: transformers imports it wherever it is found, which costs every job two seconds
+$(EXTRAS): $(INSTALLED)
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt --target $@ torchao
+	touch $@
+
 study: $(INSTALLED)
 	$(BIN)/snakemake --cores $(CORES) --quiet rules host
 	@ls results/studies/tiny/tables/*.md results/studies/tiny/figures/*.pdf
 	@cat results/studies/tiny/summary.txt
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(EXTRAS)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow

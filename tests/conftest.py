@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,15 @@ WORDS = [
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Any]:
+    """A world of one process; not for tests that let `train_stage` make its own."""
+    from sftstudy.train.parallel import joined
+
+    with joined("cpu") as world:
+        yield world
 
 
 @pytest.fixture(scope="session")

@@ -174,8 +174,26 @@ class Data(Strict):
 # --- recipes.yaml ----------------------------------------------------------------------------------------------------
 
 
+class Lora(Strict):
+    """Low-rank adapters instead of full fine-tuning, through peft; merged into the weights of every checkpoint."""
+
+    rank: int = Field(gt=0)
+    alpha: float = Field(gt=0, description="an adapter's product is scaled by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1)
+    target_modules: list[str] | None = Field(
+        None, min_length=1, description="names of layers; all linear layers but the head if absent"
+    )
+
+
 class Training(Strict):
-    """Hyper-parameters of one training stage. Optimizer defaults are those of the paper's training code (config/README.md)."""
+    """Hyper-parameters of one training stage. Optimizer defaults are those of the paper's training code (config/README.md).
+
+    The incidental keys say how a step is computed and change only its rounding: changing one trains nothing again.
+    """
+
+    incidental = frozenset(
+        {"max_tokens_per_microbatch", "packing", "sharding", "cpu_offload", "activation_checkpointing", "compile", "liger"}
+    )
 
     effective_batch_size: int = Field(gt=0, description="samples per optimizer step over all devices and accumulation")
     learning_rate: float = Field(gt=0)
@@ -193,7 +211,19 @@ class Training(Strict):
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     precision: Literal["fp32", "bf16"] = Field("fp32", description="compute precision; master weights are always fp32")
-    max_tokens_per_microbatch: int = Field(4096, gt=0, description="padded tokens in one forward pass")
+    optimizer: Literal["adamw", "adamw-8bit"] = Field(
+        "adamw", description="`adamw-8bit` keeps its moments in 8 bits (needs torchao)"
+    )
+    lora: Lora | None = Field(None, description="train adapters of low rank; all weights if absent")
+    max_tokens_per_microbatch: int = Field(4096, gt=0, description="tokens in one forward pass of a process, padding included")
+    packing: Literal["auto", "on", "off"] = Field(
+        "auto", description="samples end to end in one row, kept apart by the attention; `auto`: where flash attention is installed"
+    )
+    sharding: Literal["none", "full"] = Field("none", description="whether processes split weights, gradients and optimizer state")
+    cpu_offload: bool = Field(False, description="keep them in the host's memory between uses, on a GPU")
+    activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
+    compile: bool = Field(False, description="compile the decoder layers with torch.compile")
+    liger: bool = Field(False, description="Liger's fused kernels, on a GPU (needs liger-kernel)")
 
     @model_validator(mode="after")
     def _exclusive(self) -> Training:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import mmap
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +132,5 @@ def _header(path: Path, data: mmap.mmap) -> tuple[int, dict[str, Any]]:
 
 
 def folder_digest(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 of every file in a flat folder, hidden ones left out."""
-    return {path.name: sha256_of(path) for path in _files(folder)}
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    """File name -> SHA-256 of every file in a flat folder."""
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}

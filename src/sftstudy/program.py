@@ -10,18 +10,19 @@ from typing import TypeVar
 
 from sftstudy import spec
 from sftstudy.config import Strict
-from sftstudy.errors import StudyError
+from sftstudy.errors import StudyError, exit_status
 from sftstudy.paths import Layout
 
 S = TypeVar("S", bound=Strict)
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call a program's `main`; a StudyError becomes one line on stderr and exit status 1."""
+    """Call a program's `main`; a StudyError becomes one line on stderr and exit status 1, or 75 if it was stopped and has saved."""
     try:
         main()
     except StudyError as error:
-        sys.exit("error: " + " ".join(str(error).split()))
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        sys.exit(exit_status(error))
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

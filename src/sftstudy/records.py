@@ -117,11 +117,15 @@ class TrainingRecord(Record):
     loss_normalisation: str
     precision: str
     attention: str
+    packed: bool
+    sharding: str
+    optimizer: str
     device: str
     num_processes: int
     num_threads: int
     num_attempts: int
     time_s: float
+    tokens_per_s: float = Field(description="median over steps")
     peak_memory_gb: float
 
 
@@ -137,6 +141,8 @@ class StepMetrics(Entry):
     num_tokens: int
     time_s: float
     tokens_per_s: float
+    mfu: float | None = Field(None, description="model FLOPs over the peak of the devices, where that is known")
+    peak_memory_gb: float = Field(0.0, description="of the first process, since it started")
 
 
 class Score(Entry):

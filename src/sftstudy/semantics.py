@@ -11,7 +11,7 @@ SEMANTICS: dict[str, int] = {
     "validate_data": 1,
     "prepare_phase": 1,
     "mix_stage": 1,
-    "train_stage": 1,
+    "train_stage": 2,
     "score_harness": 1,
     "answer_mt_bench": 1,
     "judge_mt_bench": 1,

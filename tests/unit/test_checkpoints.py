@@ -11,20 +11,21 @@ import torch
 from sftstudy import hashes
 from sftstudy.errors import StudyError
 from sftstudy.train import checkpoints
-from sftstudy.train.stage import load_model
+from sftstudy.train.models import gathered, load_model
+from sftstudy.train.parallel import World
 
 
 @pytest.fixture(scope="module")
 def model(model_folder: Path) -> Any:
-    return load_model(model_folder, device=torch.device("cpu"))
+    return load_model(model_folder)
 
 
 def test_saved_weights_load_alike_with_tokenizer_and_template(model: Any, model_folder: Path, tmp_path: Path) -> None:
-    checkpoints.save_weights(tmp_path / "ckpt01", model, base=model_folder, dtype="float32", step=4)
+    checkpoints.save_weights(tmp_path / "ckpt01", gathered(model), base=model_folder, dtype="float32", step=4)
     facts = checkpoints.facts_of(tmp_path / "ckpt01")
     assert facts == {"step": 4, "weights_hash": hashes.weights_hash(model_folder)}
     assert hashes.tokenizer_hash(tmp_path / "ckpt01") == hashes.tokenizer_hash(model_folder)
-    loaded = load_model(tmp_path / "ckpt01", device=torch.device("cpu"))
+    loaded = load_model(tmp_path / "ckpt01")
     pairs = list(zip(loaded.parameters(), model.parameters(), strict=True))
     assert len(pairs) > 10
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
@@ -32,7 +33,7 @@ def test_saved_weights_load_alike_with_tokenizer_and_template(model: Any, model_
 
 
 def test_bf16_checkpoints_are_half_the_size_and_leave_the_model_alone(model: Any, model_folder: Path, tmp_path: Path) -> None:
-    checkpoints.save_weights(tmp_path / "ckpt01", model, base=model_folder, dtype="bfloat16")
+    checkpoints.save_weights(tmp_path / "ckpt01", gathered(model), base=model_folder, dtype="bfloat16")
     assert json.loads((tmp_path / "ckpt01" / "config.json").read_text())["dtype"] == "bfloat16"
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "ckpt01", model_folder)]
     assert sizes[0] < 0.6 * sizes[1]
@@ -83,9 +84,9 @@ def test_weights_hash_sees_the_settings_that_compute_and_no_others(model_folder:
 
 def test_a_checkpoints_hash_is_that_of_its_folder_and_of_one_saved_from_it(model: Any, model_folder: Path, tmp_path: Path) -> None:
     for dtype in ("float32", "bfloat16"):
-        checkpoints.save_weights(tmp_path / dtype, model, base=model_folder, dtype=dtype)
-        loaded = load_model(tmp_path / dtype, device=torch.device("cpu"))
-        checkpoints.save_weights(tmp_path / "again", loaded, base=model_folder, dtype=dtype)
+        checkpoints.save_weights(tmp_path / dtype, gathered(model), base=model_folder, dtype=dtype)
+        loaded = load_model(tmp_path / dtype)
+        checkpoints.save_weights(tmp_path / "again", gathered(loaded), base=model_folder, dtype=dtype)
         first, second = (checkpoints.facts_of(tmp_path / name) for name in (dtype, "again"))
         assert first == second == {"weights_hash": hashes.weights_hash(tmp_path / dtype)}
 
@@ -97,6 +98,10 @@ def test_an_exception_leaves_the_old_folder_and_no_other(tmp_path: Path) -> None
         partial.write_text("two")
     assert checkpoints.facts_of(tmp_path / "a") == {"number": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def write_state(folder: Path) -> None:
+    (folder / "state.pt").write_bytes(b"state of this step")
 
 
 def damage_flip(folder: Path) -> None:
@@ -112,18 +117,19 @@ def damage_unmark(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_flip, damage_cut, damage_unmark])
-def test_newest_two_states_stay_and_a_broken_one_is_passed_over(damage: Any, tmp_path: Path) -> None:
+def test_newest_two_states_stay_and_a_broken_one_is_passed_over(damage: Any, world: World, tmp_path: Path, capsys: Any) -> None:
     for step in (9, 10, 110):
-        checkpoints.save_resume(tmp_path, step=step, write=lambda path: path.write_bytes(b"state of this step"), spec_hash="a")
+        checkpoints.save_resume(tmp_path, step=step, write=write_state, world=world, spec_hash="a")
     assert [step for step, _ in checkpoints.resume_states(tmp_path, spec_hash="a")] == [110, 10]
     assert list(checkpoints.resume_states(tmp_path, spec_hash="b")) == []
     damage(tmp_path / "step00000110")
     assert [step for step, _ in checkpoints.resume_states(tmp_path, spec_hash="a")] == [10]
+    assert "step00000110: broken, or of other inputs; skipped" in capsys.readouterr().err
 
 
-def test_states_after_the_resumed_step_do_not_outlive_new_ones(tmp_path: Path) -> None:
+def test_states_after_the_resumed_step_do_not_outlive_new_ones(world: World, tmp_path: Path) -> None:
     def save(step: int) -> None:
-        checkpoints.save_resume(tmp_path, step=step, write=lambda path: path.write_bytes(b"state of this step"))
+        checkpoints.save_resume(tmp_path, step=step, write=write_state, world=world)
 
     for step in (6, 8, 100):
         save(step)

@@ -9,12 +9,16 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sftstudy import hashes
 from sftstudy.records import write_text
+
+if TYPE_CHECKING:
+    from sftstudy.train.parallel import World
 
 MARKER = "complete.json"
 NUM_RESUME_STATES = 2
@@ -22,27 +26,34 @@ NUM_RESUME_STATES = 2
 
 @contextlib.contextmanager
 def sealed_folder(folder: Path, facts: dict[str, Any]) -> Iterator[Path]:
-    """A temporary folder to fill; on leaving it is flushed to disk, gets a marker with hashes and `facts`, and the name `folder`.
-
-    An older folder of that name is replaced. On an exception nothing of it stays. Facts may be added until the end.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    remove(partial)
-    partial.mkdir()
+    """A temporary folder to fill; on leaving it is sealed with `facts`, which may grow until then. An exception leaves nothing."""
+    partial = begin(folder)
     try:
         yield partial
-        for path in sorted(partial.iterdir()):
-            path.chmod(0o644)  # transformers saves weights for their owner alone, and clusters have groups
-            _flush(path)
-        write_text(partial / MARKER, json.dumps({"facts": facts, "files": hashes.folder_digest(partial)}, indent=1))
-        _flush(partial)
-        remove(folder)
-        os.replace(partial, folder)
-        _flush(folder.parent)
+        seal(partial, folder, facts)
     except BaseException:
         remove(partial)
         raise
+
+
+def begin(folder: Path) -> Path:
+    """An empty folder to fill, that `seal` gives the name `folder`."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    remove(partial)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def seal(partial: Path, folder: Path, facts: dict[str, Any]) -> None:
+    """Flush a filled folder to disk, put a marker with hashes and `facts` into it, and rename it; an older `folder` is replaced."""
+    for path in sorted(partial.iterdir()):
+        path.chmod(0o644)  # transformers saves weights for their owner alone, and clusters have groups
+        _flush(path)
+    write_text(partial / MARKER, json.dumps({"facts": facts, "files": hashes.folder_digest(partial)}, indent=1))
+    _flush(partial)
+    remove(folder)
+    os.replace(partial, folder)
+    _flush(folder.parent)
 
 
 def facts_of(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
@@ -68,22 +79,24 @@ def remove(folder: Path) -> None:
 # --- weights ---------------------------------------------------------------------------------------------------------
 
 
-def save_weights(folder: Path, model: Any, *, base: Path, dtype: str, **facts: Any) -> None:
-    """Write a checkpoint in Hugging Face layout, with the tokenizer files of `base`; its marker has `facts` and `weights_hash`.
+def save_weights(folder: Path, weights: Mapping[str, Any], *, base: Path, dtype: str, **facts: Any) -> None:
+    """Write a checkpoint in Hugging Face layout; its marker has `facts` and `weights_hash`.
 
-    `dtype` is the stored type, such as `float32`; the model in memory is left as it is.
+    `weights` has whole tensors by name, a tied one twice. Architecture, settings and tokenizer files are those of the folder
+    `base`; `dtype` is the stored type, such as `float32`.
     """
     import torch
+
+    from sftstudy.train.models import skeleton
 
     with sealed_folder(folder, facts) as partial:
         stored: dict[int, Any] = {}  # tied weights stay one tensor, and are stored once
         state = {}
-        for name, tensor in model.state_dict().items():
-            key = tensor.data_ptr()
-            if key not in stored:
-                stored[key] = tensor.detach().to("cpu", getattr(torch, dtype))
-            state[name] = stored[key]
-        model.save_pretrained(partial, state_dict=state)
+        for name, tensor in weights.items():
+            if id(tensor) not in stored:
+                stored[id(tensor)] = tensor.to("cpu", getattr(torch, dtype))
+            state[name] = stored[id(tensor)]
+        skeleton(base).save_pretrained(partial, state_dict=state)
         config = json.loads((partial / "config.json").read_text())
         config["dtype"] = dtype
         (partial / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
@@ -96,12 +109,19 @@ def save_weights(folder: Path, model: Any, *, base: Path, dtype: str, **facts: A
 # --- resume state ----------------------------------------------------------------------------------------------------
 
 
-def save_resume(folder: Path, *, step: int, write: Callable[[Path], None], **facts: Any) -> None:
-    """Write resume state after `step` updates and keep the newest two. `write` fills a file."""
-    with sealed_folder(folder / f"step{step:08d}", {"step": step, **facts}) as partial:
-        write(partial / "state.pt")
-    for old in [*sorted(folder.glob("step*"))[:-NUM_RESUME_STATES], *folder.glob(".step*.partial")]:
-        remove(old)
+def save_resume(folder: Path, *, step: int, write: Callable[[Path], None], world: World, **facts: Any) -> None:
+    """Write resume state after `step` updates and keep the newest two. All processes together let `write` fill a folder."""
+    state = folder / f"step{step:08d}"
+    partial = world.first_decides(lambda: begin(state))
+    try:
+        write(partial)
+        world.first_decides(lambda: seal(partial, state, {"step": step, **facts}))
+    except BaseException:
+        remove(partial)
+        raise
+    if world.is_first:
+        for old in [*sorted(folder.glob("step*"))[:-NUM_RESUME_STATES], *folder.glob(".step*.partial")]:
+            remove(old)
 
 
 def forget_after(folder: Path, step: int) -> None:
@@ -112,11 +132,13 @@ def forget_after(folder: Path, step: int) -> None:
 
 
 def resume_states(folder: Path, **facts: Any) -> Iterator[tuple[int, Path]]:
-    """(step, file) of the resume states whose bytes verify and whose facts are these, newest first; others are passed over."""
+    """(step, folder) of the resume states whose bytes verify and facts are these, newest first; others are named and skipped."""
     for candidate in sorted(folder.glob("step*"), reverse=True):
         found = facts_of(candidate)
         if found is not None and all(found.get(name) == value for name, value in facts.items()):
-            yield int(found["step"]), candidate / "state.pt"
+            yield int(found["step"]), candidate
+        else:
+            print(f"{candidate}: broken, or of other inputs; skipped", file=sys.stderr)
 
 
 def _flush(path: Path) -> None:

@@ -15,7 +15,7 @@ from sftstudy.rows import Rows, read_rows
 from sftstudy.spec import StageSpec, digest, spec_hash
 
 if TYPE_CHECKING:
-    from sftstudy.train.loop import Sample
+    from sftstudy.train.batches import Sample
 
 
 @dataclass(frozen=True)
