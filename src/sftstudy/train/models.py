@@ -14,6 +14,8 @@ from sftstudy.config import Lora, Training
 from sftstudy.errors import StudyError
 from sftstudy.train.parallel import layers_of, whole
 
+transformers.utils.logging.disable_progress_bar()  # log files have no use for one
+
 
 def load_model(folder: Path, *, attention: str = "sdpa") -> Any:
     """A causal model on the CPU with fp32 weights, whatever its folder stores. Only its own architecture is imported."""
