@@ -217,7 +217,8 @@ class Training(Strict):
     lora: Lora | None = Field(None, description="train adapters of low rank; all weights if absent")
     max_tokens_per_microbatch: int = Field(4096, gt=0, description="tokens in one forward pass of a process, padding included")
     packing: Literal["auto", "on", "off"] = Field(
-        "auto", description="samples end to end in one row, kept apart by the attention; `auto`: where flash attention is installed"
+        "auto",
+        description="samples end to end in one row, kept apart by the attention; `auto`: in families tested for it",
     )
     sharding: Literal["none", "full"] = Field("none", description="whether processes split weights, gradients and optimizer state")
     cpu_offload: bool = Field(False, description="keep them in the host's memory between uses, on a GPU")
