@@ -388,14 +388,16 @@ def test_a_stage_starts_from_the_selected_checkpoint_and_counts_what_was_spent(s
 
 
 def second_stage(study: Any, parent: Any, *, selection_hash: str) -> Any:
-    """The same training once more, continued from `parent`."""
+    """The same training once more, as another recipe's stage that continues from `parent`."""
     from sftstudy.config import Selection
     from sftstudy.data.mix import mix_stage
 
     child = parent.model_copy(
         update={
+            "recipe": "branch",
             "stage": "02-more",
             "parent": spec.Parent(
+                recipe=parent.recipe,
                 stage=parent.stage,
                 spec_hash=spec.spec_hash(parent),
                 selection=Selection(benchmark="mmlu"),

@@ -134,9 +134,9 @@ def phases_of(wildcards):
 def start_of(wildcards):
     """What a stage starts from: its parent's training and selection records, or the base model's record."""
     stage = stage_of(wildcards)
-    if stage.parent is None:
+    parent = PLAN.parent_of(stage)
+    if parent is None:
         return [str(LAYOUT.model_record(stage.model))]
-    parent = LAYOUT.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.parent.stage)
     return [str(parent / "selection.json"), str(parent / "training.json")]
 
 
@@ -149,7 +149,7 @@ def weights_of(wildcards):
 
 def selection_of(wildcards):
     """The rule by which a stage's checkpoint is chosen."""
-    return PLAN.children[PLAN.records_of(stage_of(wildcards))].parent.selection
+    return PLAN.selection_of(stage_of(wildcards))
 
 
 def selection_suite(wildcards):

@@ -65,7 +65,7 @@ def read_inputs(spec: StageSpec, *, layout: Layout) -> Inputs:
 def _start_from_parent(spec: StageSpec, layout: Layout) -> Start:
     parent = spec.parent
     assert parent is not None, "called for stages that continue another"
-    names = (spec.model, spec.data, spec.recipe, spec.seed, parent.stage)
+    names = (spec.model, spec.data, parent.recipe, spec.seed, parent.stage)
     training_path, selection_path = (layout.stage_results(*names) / name for name in ("training.json", "selection.json"))
     training = _current(training_path, TrainingRecord, parent.spec_hash)
     selection = _current(selection_path, SelectionRecord, parent.selection_hash)
