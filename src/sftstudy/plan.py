@@ -243,6 +243,11 @@ class Plan:
         """Blocks of the stage's checkpoints that one job scores."""
         return spec.parts([place.ckpt for place in stage.checkpoints], self.registry.suites[suite].checkpoints_per_job)
 
+    @cached_property
+    def retention_records(self) -> list[Path]:
+        """Records of the stages some of whose weights may go."""
+        return [folder / "retention.json" for folder, stage in self.stages.items() if self.removable(stage)]
+
     # --- specs
 
     @cached_property

@@ -93,6 +93,22 @@ def test_the_judge_is_named(study: Path) -> None:
     assert "lcs-rule" in (study / "results/studies/tiny/tables/lab-against-tulu.md").read_text()
 
 
+def test_weights_that_nobody_will_ask_for_are_gone(study: Path) -> None:
+    """What the next stage starts from stays, and the last checkpoint of a run."""
+    records = sorted((study / "results" / "runs").rglob("retention.json"))
+    assert len(records) == 20
+    num_checkpoints = 0
+    for path in records:
+        kept, folder = json.loads(path.read_text())["kept"], path.parent.relative_to(study / "results")
+        selection = path.with_name("selection.json")
+        places = [entry["ckpt"] for entry in json.loads(path.with_name("training.json").read_text())["checkpoints"]]
+        assert kept == [json.loads(selection.read_text())["ckpt"] if selection.exists() else places[-1]]
+        assert [found.name for found in sorted((study / "scratch" / folder).glob("ckpt*"))] == kept
+        num_checkpoints += len(places)
+    assert num_checkpoints == 54
+    assert not list((study / "scratch" / "runs").rglob("resume"))
+
+
 def test_a_second_run_has_nothing_to_do(study: Path) -> None:
     assert "Nothing to be done" in snakemake(study, "-c", "all").stdout
 
@@ -177,7 +193,7 @@ def test_a_raised_semantics_number_replans_what_that_program_made(restored: Path
     judged = replanned("judge_mt_bench")
     # what was answered, trained or scored elsewhere stays, but for what continues from a checkpoint chosen by these ratings
     untouched = {(rule, wildcards) for rule, wildcards in judged if "recipe=" in wildcards and "phased" not in wildcards}
-    assert {rule for rule, _ in untouched} == {"judge_mt_bench"}
+    assert {rule for rule, _ in untouched} == {"judge_mt_bench", "retain_weights"}
     assert not {wildcards for rule, wildcards in judged if rule == "train_stage" and "stage=01-" in wildcards}
 
 

@@ -52,6 +52,7 @@ TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items(
 SCORED = [
     f"{stem}.json" for stage in PLAN.stages.values() for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)
 ]
+RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
 RECORDS = SCORED + TRAINED
 TABLES = [
@@ -138,6 +139,17 @@ def start_of(wildcards):
     if parent is None:
         return [str(LAYOUT.model_record(stage.model))]
     return [str(parent / "selection.json"), str(parent / "training.json")]
+
+
+def children_of(wildcards):
+    """Training records of the stages that continue from a stage."""
+    return [str(child / "training.json") for child in PLAN.children.get(PLAN.records_of(stage_of(wildcards)), [])]
+
+
+def scores_of(wildcards):
+    """Score records of a stage that the active studies want, and those that select its checkpoint."""
+    stage = stage_of(wildcards)
+    return [f"{stem}.json" for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)]
 
 
 def weights_of(wildcards):

@@ -11,6 +11,7 @@ from sftstudy import order
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import MixtureRecord, ModelRecord, PhaseRecord, R, SelectionRecord, TrainingRecord, read_record
+from sftstudy.retired import remedy
 from sftstudy.rows import Rows, read_rows
 from sftstudy.spec import StageSpec, digest, spec_hash
 
@@ -81,7 +82,7 @@ def _start_from_parent(spec: StageSpec, layout: Layout) -> Start:
         samples_seen=selection.samples_seen,
         samples_spent=training.samples_spent,
         supervised_tokens_seen=entry.supervised_tokens_seen,
-        remedy=f"snakemake -c1 --forcerun {training_path}",
+        remedy=remedy(training_path, layout.stage_scratch(*names)),
     )
 
 
