@@ -1,4 +1,8 @@
-# What may leave the disk: weights that are scored and that no stage starts from.
+# What may leave the disk: weights that are scored and that no stage starts from. And what will be on it, before anything runs.
+from snakemake.logging import logger
+
+from sftstudy.disk import planned_disk
+
 
 localrules:
     retain_weights,
@@ -24,3 +28,7 @@ rule retain_weights:
     shell:
         "python {params.script:q} {input.spec:q} --removable {params.removable}"
         " --scores {input.scores:q} --children {input.children:q} 2> {log:q}"
+
+
+if workflow.is_main_process:  # and not once more in every job that parses the workflow again
+    logger.info(planned_disk(PLAN))
