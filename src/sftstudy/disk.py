@@ -8,6 +8,7 @@ from typing import Any
 
 from sftstudy import spec
 from sftstudy.config import ScratchModel
+from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.records import ModelRecord, read_record
@@ -54,9 +55,12 @@ def _num_kept(plan: Plan, stage: spec.StageSpec) -> int:
 
 def _num_parameters(model: spec.ModelSpec, layout: Layout) -> tuple[int | None, str]:
     """Parameters of a base model as far as they are known yet, and what is to be said of that."""
-    path = layout.model_record(model.name)
-    if path.is_file() and (record := read_record(path, ModelRecord)).spec_hash == spec.spec_hash(model):
-        return record.num_parameters, ""
+    try:
+        record = read_record(layout.model_record(model.name), ModelRecord)
+        if record.spec_hash == spec.spec_hash(model):
+            return record.num_parameters, ""
+    except StudyError:  # not made yet, or broken: the job that makes it, or reads it, will say so
+        pass
     if isinstance(model.model, ScratchModel) and (size := num_body_parameters(model.model.architecture)):
         return size, f"not counted: the embeddings of {model.name}, whose vocabulary is not made yet"
     return None, f"not counted: {model.name}, whose size is known once it is here"

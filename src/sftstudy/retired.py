@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sftstudy.environment import config_flags
 from sftstudy.records import write_text
 
 
@@ -34,5 +35,5 @@ def forget_mark(scratch: Path) -> None:
 
 def remedy(training: Path, scratch: Path) -> str:
     """The command that makes a stage's weights again: with the mark in place they would not be. `training` is its record."""
-    forced = f"snakemake -c all --forcerun {training}"
+    forced = f"snakemake -c all --forcerun {training}{config_flags()}"
     return f"rm {mark_of(scratch)} && {forced}" if read_mark(scratch) else forced

@@ -150,13 +150,16 @@ def test_a_stage_without_retired_weights_is_only_published_again(
     assert weights_of(study, stage) == ["ckpt03"]
 
 
-def test_asking_for_retired_weights_names_the_command_that_trains_them_again(study: Any, stage: Any) -> None:
+def test_asking_for_retired_weights_names_the_command_that_trains_them_again(
+    study: Any, stage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDY_CONFIG", "overlay=mine studies=a,b")
     path, mark = study.results(stage) / "training.json", study.scratch(stage) / "retired.json"
     retain_toy(study, stage, scored(study, stage))
     weights = find_weights(stage, CKPTS, study.layout)
     with pytest.raises(StudyError) as caught:
         weights[0].check()
-    command = f"rm {mark} && snakemake -c all --forcerun {path}"
+    command = f"rm {mark} && snakemake -c all --forcerun {path} --config overlay=mine studies=a,b"
     assert str(caught.value) == f"{weights[0].folder}: weights are gone; to make them again: {command}"
     weights[2].check()
 

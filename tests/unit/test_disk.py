@@ -69,6 +69,9 @@ def test_bytes_follow_from_parameters_precision_and_what_may_go(
 def test_what_is_not_known_yet_is_said(tmp_path: Path) -> None:
     line = planned_disk(plan_in(tmp_path, num_parameters=None))
     assert line == "disk: 4 stages, 9 checkpoints; not counted: big, whose size is known once it is here"
+    broken = plan_in(tmp_path / "broken", num_parameters=10)
+    broken.layout.model_record("big").write_text("{}")
+    assert planned_disk(broken) == line
     line = planned_disk(Plan.from_config(CONFIG))
     assert line.endswith("; not counted: the embeddings of tiny-llama, whose vocabulary is not made yet")
 

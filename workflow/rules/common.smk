@@ -10,7 +10,7 @@ from sftstudy.plan import Plan
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
-share_with_jobs()
+share_with_jobs(config)
 
 CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
