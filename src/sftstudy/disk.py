@@ -17,7 +17,7 @@ BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2}
 """Checkpoints are stored in the compute precision."""
 
 BYTES_OF_RESUME_STATE = 12 * (2 + 1)
-"""Per parameter: fp32 weights and two moments, in the newest two states and in the one that is being written."""
+"""Per parameter, at most: fp32 weights and two moments, in the newest two states and in the one that is being written."""
 
 
 def planned_disk(plan: Plan) -> str:
