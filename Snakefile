@@ -12,6 +12,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/select.smk"
+include: "workflow/rules/retain.smk"
 
 
 COLLECTED = RECORDS
@@ -26,12 +27,14 @@ localrules:
     training,
     scores,
     tables,
+    retained,
 
 
 rule all:
     default_target: True
     input:
         TABLES,
+        RETAINED,
 
 
 rule data:
@@ -52,3 +55,8 @@ rule scores:
 rule tables:
     input:
         TABLES,
+
+
+rule retained:
+    input:
+        RETAINED,

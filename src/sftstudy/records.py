@@ -202,6 +202,14 @@ class SelectionRecord(Record):
     candidates: dict[str, float]
 
 
+class RetentionRecord(Record):
+    """Which weights of a scored stage stay (`retention.json`), and which were removed because nobody will ask for them."""
+
+    kept: list[str]
+    removed: list[str]
+    bytes_freed: int = Field(description="what the removed ones took on this disk; 0 where they never were")
+
+
 R = TypeVar("R", bound=Record)
 
 

@@ -16,6 +16,7 @@ SEMANTICS: dict[str, int] = {
     "answer_mt_bench": 1,
     "judge_mt_bench": 1,
     "select_checkpoint": 1,
+    "retain_weights": 1,
     "collect_scores": 1,
     "render_table": 1,
     "render_figure": 1,

@@ -80,8 +80,14 @@ class Place(Strict):
 
 
 class Parent(Strict):
-    """The stage that a stage continues from; its `selection.json` names the checkpoint. A first stage has no parent."""
+    """The stage, perhaps another recipe's, that a stage continues from; its `selection.json` names the checkpoint.
 
+    A first stage has no parent. `recipe` says where the parent lies; which one it is stands in `spec_hash`.
+    """
+
+    incidental = frozenset({"recipe"})
+
+    recipe: str
     stage: str
     spec_hash: str
     selection: config.Selection

@@ -1,6 +1,7 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,40 @@ def test_a_mistake_is_one_line_and_nothing_runs(checkout: Path) -> None:
     assert len(lines) == 1
     assert lines[0].endswith("unknown key; did you mean 'schedule'?")
     assert not (checkout / "results").exists()
+
+
+def test_planned_disk_is_said_once_and_not_again_by_jobs_or_where_nothing_is_trained(checkout: Path) -> None:
+    cheap = "results/worlds/tiny/spec.yaml"
+    expected = {
+        ("-n",): 1,
+        (cheap, "-c1"): 1,
+        (cheap, "-c1", "--forceall", "--quiet", "all"): 0,
+        ("-n", "--mode", "remote"): 0,
+        ("-n", "--mode", "subprocess"): 0,
+        ("-n", "-s", "workflow/tables.smk"): 0,
+    }
+    lines = {arguments: snakemake(checkout, *arguments).stdout.splitlines() for arguments in expected}
+    assert {arguments: sum(line.startswith("disk: ") for line in found) for arguments, found in lines.items()} == expected
+    assert re.search(
+        r"^disk: 20 stages, 54 checkpoints: peak 0\.\d\d GB of weights \+ .* stay; not counted: ", "\n".join(lines[("-n",)]), re.M
+    )
+
+
+@pytest.mark.parametrize(("flags", "launcher"), [((), "python"), (("--set-resources", "train_stage:processes=4"), "torchrun")])
+def test_several_processes_are_started_by_torchrun(flags: tuple[str, ...], launcher: str, checkout: Path) -> None:
+    target = "results/runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked/training.json"
+    planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
+    command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0]
+    started = subprocess.run(
+        ["bash", "-euc", f'python() {{ echo python "$@"; }}; torchrun() {{ echo torchrun "$@"; }}; {command}'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    options = ["--standalone", "--nproc-per-node", "4"] if launcher == "torchrun" else []
+    assert started[: len(options) + 1] == [launcher, *options]
+    program, spec = started[len(options) + 1 :]
+    assert (Path(program).name, Path(spec).name) == ("train_stage.py", "spec.yaml")
 
 
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:

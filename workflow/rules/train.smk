@@ -14,8 +14,11 @@ rule train_stage:
         "<logs>/train_stage/{model}/{data}/{recipe}/seed{seed}/{stage}.log",
     conda:
         "../../envs/train.yaml"
+    resources:
+        processes=1,
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
     shell:
-        "python {params.script:q} {input.spec:q} 2> {log:q}"
+        "if [ {resources.processes} -gt 1 ]; then run='torchrun --standalone --nproc-per-node {resources.processes}'; else run=python; fi\n"
+        "$run {params.script:q} {input.spec:q} 2> {log:q}"
