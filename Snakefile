@@ -9,6 +9,7 @@ include: "workflow/rules/inputs.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/passport.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/select.smk"
@@ -24,6 +25,7 @@ include: "workflow/rules/tables.smk"
 localrules:
     all,
     data,
+    passports,
     training,
     scores,
     tables,
@@ -33,6 +35,7 @@ localrules:
 rule all:
     default_target: True
     input:
+        PASSPORTS,
         TABLES,
         RETAINED,
 
@@ -40,6 +43,12 @@ rule all:
 rule data:
     input:
         PREPARED,
+        PASSPORTS,
+
+
+rule passports:
+    input:
+        PASSPORTS,
 
 
 rule training:

@@ -9,7 +9,8 @@ SEMANTICS: dict[str, int] = {
     "fetch_model": 1,
     "pretrain_model": 1,
     "validate_data": 1,
-    "prepare_phase": 1,
+    "check_overlap": 1,
+    "prepare_phase": 2,
     "mix_stage": 1,
     "train_stage": 2,
     "score_harness": 1,
@@ -21,6 +22,7 @@ SEMANTICS: dict[str, int] = {
     "render_table": 1,
     "render_figure": 1,
     "summarize_study": 1,
+    "render_passport": 1,
 }
 
 PINNED_MAJORS: dict[str, str] = {"tokenizers": "0", "transformers": "5"}
