@@ -63,21 +63,19 @@ def test_planned_disk_is_said_once_and_not_again_by_jobs_or_where_nothing_is_tra
     )
 
 
-@pytest.mark.parametrize(("flags", "launcher"), [((), "python"), (("--set-resources", "train_stage:processes=4"), "torchrun")])
-def test_several_processes_are_started_by_torchrun(flags: tuple[str, ...], launcher: str, checkout: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), ["1", "auto"]),
+        (("--set-resources", "train_stage:processes=4", "train_stage:device=cuda"), ["4", "cuda"]),
+    ],
+)
+def test_processes_and_device_are_resources(flags: tuple[str, ...], expected: list[str], checkout: Path) -> None:
     target = "results/runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked/training.json"
     planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
-    command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0]
-    started = subprocess.run(
-        ["bash", "-euc", f'python() {{ echo python "$@"; }}; torchrun() {{ echo torchrun "$@"; }}; {command}'],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    options = ["--standalone", "--nproc-per-node", "4"] if launcher == "torchrun" else []
-    assert started[: len(options) + 1] == [launcher, *options]
-    program, spec = started[len(options) + 1 :]
-    assert (Path(program).name, Path(spec).name) == ("train_stage.py", "spec.yaml")
+    command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0].split()
+    assert [command[0], Path(command[1]).name, Path(command[2]).name] == ["python", "train_stage.py", "spec.yaml"]
+    assert command[3:] == ["--processes", expected[0], "--device", expected[1]]
 
 
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:

@@ -16,9 +16,9 @@ rule train_stage:
         "../../envs/train.yaml"
     resources:
         processes=1,
+        device="auto",
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
     shell:
-        "if [ {resources.processes} -gt 1 ]; then run='torchrun --standalone --nproc-per-node {resources.processes}'; else run=python; fi\n"
-        "$run {params.script:q} {input.spec:q} 2> {log:q}"
+        "python {params.script:q} {input.spec:q} --processes {resources.processes} --device {resources.device} 2> {log:q}"
