@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -108,6 +109,39 @@ def test_a_killed_process_ends_the_others_and_the_next_start_continues(study: An
     assert not any(worker.is_running() for worker in workers)
     train_stage(stage, layout=study.layout, saving=Saving(), device="cpu")
     assert len(losses(study, stage)) == 400
+
+
+def test_two_nodes_give_the_numbers_of_one(study: Any) -> None:
+    """torchrun on each of two nodes, as a cluster's job step starts it; here both are this machine."""
+    stage = study.stage(sharding="full")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    roots = ["--results", str(study.layout.results), "--scratch", str(study.layout.scratch)]
+    meeting = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", "drill", "--rdzv-endpoint", place]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        *meeting,
+        str(PROGRAM),
+        str(study.results(stage) / "spec.yaml"),
+        *roots,
+    ]
+    nodes = [
+        subprocess.Popen(
+            [*command, "--device", "cpu"], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    errors = [node.communicate(timeout=120)[1] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], errors
+    assert read_record(study.results(stage) / "training.json", TrainingRecord).num_processes == 2
+    together = losses(study, stage)
+    alone = study.stage().model_copy(update={"recipe": "alone"})
+    write_again(study, alone)
+    train_stage(alone, layout=study.layout, device="cpu")
+    assert together == pytest.approx(losses(study, alone), rel=1e-5)
 
 
 def test_a_mistake_is_told_once(study: Any) -> None:

@@ -1,7 +1,6 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
