@@ -66,16 +66,35 @@ class DataRecord(Record):
     num_chats: dict[str, int]
 
 
+class LengthHistogram(Entry):
+    """Tokens per sample: `counts[i]` samples have at least `edges[i]` and fewer than `edges[i + 1]`."""
+
+    edges: list[int]
+    counts: list[int]
+
+
+class RoleTokens(Entry):
+    """What the turns of one role hold, over all samples of a phase."""
+
+    num_turns: int
+    num_tokens: int
+    num_supervised_tokens: int
+
+
 class PhaseRecord(Record):
     """A prepared phase, and its mask report."""
 
     num_read: int
     num_samples: int
     dropped: dict[str, int] = Field(description="reason -> rows")
+    truncated: int = Field(description="samples that were cut at `max_length`")
     data_hash: str = Field(description="hash of the tokenised rows")
+    rows_key: str = Field(description="name under which the tokenised rows are filed")
     num_tokens: int
     num_supervised_tokens: int
     tokens_per_sample: dict[str, float] = Field(description="min, median, mean, p95, max")
+    length_histogram: LengthHistogram
+    role_tokens: dict[str, RoleTokens]
     supervised_per_turn: float
     eos_supervised_share: float = Field(description="assistant turns whose closing token is trained on")
     bos_per_sample: float

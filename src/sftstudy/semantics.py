@@ -9,7 +9,7 @@ SEMANTICS: dict[str, int] = {
     "fetch_model": 1,
     "pretrain_model": 1,
     "validate_data": 1,
-    "prepare_phase": 1,
+    "prepare_phase": 2,
     "mix_stage": 1,
     "train_stage": 1,
     "score_harness": 1,
