@@ -415,8 +415,9 @@ def test_changed_inputs_end_with_one_line(study: Any, monkeypatch: pytest.Monkey
     with pytest.raises(StudyError, match=r"toy: other weights or another config than its record says"):
         train(study, stage)
     weights.write_bytes(whole)
-    study.layout.phase_rows("toy", "facts", "facts").unlink()
-    with pytest.raises(StudyError, match=r"rows.arrow: missing; snakemake -c1 --forcerun"):
+    (rows,) = study.layout.scratch.glob("tokenised/*.arrow")
+    rows.unlink()
+    with pytest.raises(StudyError, match=r"arrow: missing; snakemake -c1 --forcerun"):
         train(study, stage)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(StudyError, match="several processes aren't supported yet"):
