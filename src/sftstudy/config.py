@@ -57,7 +57,7 @@ class WorldFile(Strict):
 
 
 class LocalFile(Strict):
-    """A file on disk: .jsonl, .json, .parquet or .arrow, `.gz` allowed for the first two."""
+    """A file on disk: .jsonl, .json, .parquet, .arrow or .yaml, `.gz` allowed for the first two; for a taxonomy also a folder."""
 
     path: str
 
@@ -155,7 +155,7 @@ Model = Annotated[HubModel | FolderModel | GgufModel | ScratchModel, Field(discr
 
 # --- data.yaml -------------------------------------------------------------------------------------------------------
 
-Format = Literal["messages", "prompt-response", "instruction-input-output", "sharegpt"]
+Format = Literal["messages", "prompt-response", "instruction-input-output", "sharegpt", "sdg", "taxonomy", "oasst"]
 
 
 class Source(Strict):
@@ -164,25 +164,62 @@ class Source(Strict):
     location: Location = Field(alias="from", description="where the rows are: `path`, `hub`, `world` or `package`")
     format: Format = "messages"
     columns: dict[str, str] = Field({}, description="format's field name -> column name, where they differ")
-    weight: float = Field(1.0, gt=0, le=1, description="share of the rows that is kept, chosen by a hash of the row")
+    threads: Literal["first", "all"] = Field("first", description="for `oasst`: the best-ranked thread of a tree, or every one")
+    weight: float = Field(1.0, gt=0, description="how often a row is taken; the fraction is a share of rows, chosen by their hash")
+    max_samples: int | None = Field(None, gt=0, description="at most so many different rows, those with the smallest hashes")
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _threads_of_trees(self) -> Source:
+        if self.threads != "first" and self.format != "oasst":
+            raise ValueError(f"threads: only format oasst has threads; remove the key, or set the format (it is {self.format})")
+        return self
 
 
 class Phase(Strict):
     """A slice of the data with a purpose, such as knowledge or skills."""
 
     sources: list[Source] = Field(min_length=1)
-    num_samples: int = Field(gt=0, description="rows after cleaning; preparation fails with the right number when it differs")
+    half: Literal["shorter", "longer"] | None = Field(
+        None, description="take only the chats with the shorter or the longer replies; the other phase has the other half"
+    )
+    num_samples: int = Field(gt=0, description="rows after cleaning and mixing; preparation fails with the right number")
 
 
-class Data(Strict):
+class Cleaning(Strict):
+    """What becomes of a chat on its way to tokens, for all phases of a data set. Everything that is dropped is counted."""
+
+    max_length: int = Field(4096, gt=0, description="longest chat in tokens")
+    over_length: Literal["drop", "truncate", "fail"] = Field("fail", description="what happens to longer chats")
+    empty_replies: Literal["drop", "fail"] = Field("fail", description="what happens to chats with an empty assistant turn")
+    no_supervision: Literal["drop", "fail"] = Field("fail", description="chats without a token to train on, also after truncation")
+    special_tokens_in_text: Literal["drop", "fail"] = Field(
+        "fail", description="chats whose text holds a special token or a mark of the chat template, such as `<|im_end|>`"
+    )
+    exact_duplicates: Literal["keep", "drop", "fail"] = Field(
+        "keep", description="chats equal to an earlier one of the phase; kept unless told, as sources may repeat rows on purpose"
+    )
+    near_duplicates: Literal["keep", "drop"] = Field("keep", description="chats similar to an earlier one that was kept (MinHash)")
+    near_duplicate_threshold: float = Field(0.8, gt=0, lt=1, description="similarity from which a chat is a near duplicate")
+    supervise: Literal["replies", "replies-and-system", "all"] = Field(
+        "replies",
+        description="what is trained on: replies with their closing token, the system turn too, or all but the first token",
+    )
+
+
+class Data(Cleaning):
     """A training set as ordered phases."""
 
     phases: dict[str, Phase] = Field(min_length=1)
-    max_length: int = Field(4096, gt=0, description="longest chat in tokens")
-    over_length: Literal["drop", "fail"] = Field("fail", description="what happens to longer chats; dropped ones are counted")
-    empty_replies: Literal["drop", "fail"] = Field("fail", description="what happens to chats with an empty assistant turn")
+
+    @model_validator(mode="after")
+    def _two_halves(self) -> Data:
+        phases = list(self.phases.values())
+        halves = [phase.half for phase in phases]
+        if any(halves) and (halves != ["shorter", "longer"] or phases[0].sources != phases[1].sources):
+            raise ValueError("half: a data set in halves has two phases with equal sources, first `shorter`, then `longer`")
+        return self
 
 
 # --- recipes.yaml ----------------------------------------------------------------------------------------------------

@@ -66,20 +66,27 @@ def package_folder(package: str) -> Path:
     raise StudyError(f"package {package}: not installed; `pip install` the distribution that ships it")
 
 
-def check_local(location: Location, *, where: str) -> None:
+def files_below(path: Path) -> list[Path]:
+    """A file itself; of a taxonomy's folder, its qna.yaml files by name."""
+    return sorted(path.rglob("qna.yaml")) if path.is_dir() else [path]
+
+
+def check_local(location: Location, *, where: str, folder: bool = False) -> None:
     """Raise StudyError unless a file on disk or in a package is there. `where` is file and key of the location in config.
 
-    A world's file and the hub's need not be here before the jobs that make or fetch them.
+    A world's file and the hub's need not be here before the jobs that make or fetch them. With `folder`, a folder on disk will do.
     """
     match location:
+        case LocalFile(path=path) if folder and Path(path).is_dir():
+            pass
         case LocalFile(path=path):
             check_file(Path(path), where=f"{where}.path")
         case PackageFile(package=package, file=file):
             try:
-                folder = package_folder(package)
+                home = package_folder(package)
             except StudyError as error:
                 raise StudyError(f"{where}.package: {error}") from None
-            check_file(folder / file, where=f"{where}.file", remedy=f"install the version of {package} that ships it")
+            check_file(home / file, where=f"{where}.file", remedy=f"install the version of {package} that ships it")
 
 
 def check_file(path: Path, *, where: str, remedy: str = "correct the path") -> None:

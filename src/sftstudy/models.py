@@ -12,8 +12,9 @@ from typing import Any
 from sftstudy import hashes
 from sftstudy.config import FolderModel, GgufModel, HubModel, PackageFile, ScratchModel, WorldFile
 from sftstudy.data.formats import Message
-from sftstudy.data.prepare import load_tokenizer
-from sftstudy.data.templates import SHIPPED, render, set_template, tokenise
+from sftstudy.data.masks import ChatTokenizer
+from sftstudy.data.templates import SHIPPED, set_template
+from sftstudy.data.tokenise import load_tokenizer
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds, locate, world_file
 from sftstudy.paths import Layout
@@ -90,16 +91,26 @@ def pretraining_world(spec: ModelSpec, *, layout: Layout) -> Path:
 
 
 def check_template(folder: Path, name: str) -> None:
-    """Raise StudyError unless the template renders by prefixes, writes at most one BOS and closes replies with a stop token."""
+    """Raise StudyError unless the template renders by prefixes, writes at most one BOS and closes replies with a stop token.
+
+    Where it marks its replies, the marks must lead to the very tokens that the prefixes do.
+    """
     tokenizer = load_tokenizer(folder)
     set_template(tokenizer, "tokenizer")
-    stop_ids = hashes.stop_ids(folder) | {tokenizer.eos_token_id}
-    (sample,) = tokenise(tokenizer, [render(tokenizer, PROBE, name=name)], name=name, stop_ids=stop_ids)
-    if sample.closed < sample.num_replies:
+    chats = ChatTokenizer(tokenizer, name=name, stop_ids=hashes.stop_ids(folder) | {tokenizer.eos_token_id})
+    (sample,) = chats.tokenise(chats.render([PROBE], by_marks=False))
+    if not all(sample.closed):
         raise StudyError(
             f"chat template {name!r} does not close replies with a token at which generation stops; "
             f"choose a shipped one: {', '.join(SHIPPED)}"
         )
+    if chats.has_marks:
+        (marked,) = chats.tokenise(chats.render([PROBE]))
+        if marked.supervised.tolist() != sample.supervised.tolist():
+            raise StudyError(
+                f"chat template {name!r}: its generation marks are not around a reply and its closing token; "
+                f"choose a shipped one: {', '.join(SHIPPED)}"
+            )
 
 
 def _download(model: HubModel, folder: Path) -> None:

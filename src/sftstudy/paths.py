@@ -56,9 +56,9 @@ class Layout:
         """Record of a prepared phase; its `spec.yaml` lies beside it."""
         return self.results / "data" / model / data / phase / "phase.json"
 
-    def phase_rows(self, model: str, data: str, phase: str) -> Path:
-        """The tokenised rows, an Arrow file."""
-        return self.scratch / "data" / model / data / phase / "rows.arrow"
+    def tokenised_rows(self, key: str) -> Path:
+        """Tokenised rows, an Arrow file named by what they were made from; phases and models with equal rows share it."""
+        return self.scratch / "tokenised" / f"{key}.arrow"
 
     # runs
 

@@ -12,7 +12,7 @@ from sftstudy import config, spec
 from sftstudy.config import NO_NAME, Training
 from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
-from sftstudy.locate import check_file, check_folder, check_local
+from sftstudy.locate import check_file, check_folder, check_local, files_below
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.semantics import PINNED_MAJORS
@@ -284,7 +284,7 @@ class Plan:
                 places += [place for benchmark in value.benchmarks.values() for place in benchmark.uses]
         elif isinstance(value, spec.SuiteSpec):
             places = list(files_of(value.suite).values())
-        paths = [Path(place.path) for place in places if isinstance(place, config.LocalFile)]
+        paths = [file for place in places if isinstance(place, config.LocalFile) for file in files_below(Path(place.path))]
         if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.FolderModel):
             paths = [Path(value.model.path) / "config.json"]
         return [path for path in paths if path.exists() and not path.is_relative_to(self.folder)]
@@ -346,9 +346,7 @@ class Plan:
             data=data,
             phase=phase,
             definition=definition.phases[phase],
-            max_length=definition.max_length,
-            over_length=definition.over_length,
-            empty_replies=definition.empty_replies,
+            **{name: getattr(definition, name) for name in config.Cleaning.model_fields},
             model_hash=spec.spec_hash(self.model_spec(model)),
             world_hashes=self._world_hashes(
                 [source.location for source in definition.phases[phase].sources], where=f"data.yaml: {data}.phases.{phase}"
@@ -432,7 +430,7 @@ class Plan:
                 case spec.PhaseSpec() if not (folder / "phase.json").exists():
                     where = f"data.yaml: {value.data}.phases.{value.phase}"
                     for number, source in enumerate(value.definition.sources):
-                        check_local(source.location, where=f"{where}.sources.{number}.from")
+                        check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
                 case spec.SuiteSpec() if not self._is_scored(value.name):
                     _check_suite(value.suite, where=f"benchmarks.yaml: {value.name}")
 

@@ -115,31 +115,50 @@ class RoleTokens(Entry):
     num_supervised_tokens: int
 
 
-class PhaseRecord(Record):
-    """A prepared phase, and its mask report."""
+class MaskReport(Entry):
+    """What became of a phase's chats: num_samples = num_read - dropped + repeated."""
 
-    num_read: int
+    num_read: int = Field(description="chats read, of which a row may hold several")
     num_samples: int
-    dropped: dict[str, int] = Field(description="reason -> rows")
+    dropped: dict[str, int] = Field(description="reason -> chats")
+    repeated: int = Field(description="samples that weights above 1 added")
     truncated: int = Field(description="samples that were cut at `max_length`")
+    exact_duplicates: int = Field(description="chats equal to an earlier one, dropped or not")
     data_hash: str = Field(description="hash of the tokenised rows")
-    rows_key: str = Field(description="name under which the tokenised rows are filed")
     num_tokens: int
     num_supervised_tokens: int
     tokens_per_sample: dict[str, float] = Field(description="min, median, mean, p95, max")
     length_histogram: LengthHistogram
-    role_tokens: dict[str, RoleTokens]
+    role_tokens: dict[str, RoleTokens] = Field(
+        description="role -> its turns with their framing; roles that do not occur are absent"
+    )
     supervised_per_turn: float
     eos_supervised_share: float = Field(description="assistant turns whose closing token is trained on")
     bos_per_sample: float
+
+
+class PhaseRecord(Record, MaskReport):
+    """A prepared phase, and its mask report."""
+
+    rows_key: str = Field(description="name under which the tokenised rows are filed")
     chat_template: str
 
 
+class PhaseCounts(Entry):
+    """What of a phase entered a mixture, and what its preparation had dropped."""
+
+    num_read: int
+    dropped: dict[str, int]
+    truncated: int
+    num_taken: int
+    num_supervised_tokens: int
+
+
 class MixtureRecord(Record):
-    """A stage's mixture (`data.json`): phase -> rows taken."""
+    """A stage's mixture (`data.json`)."""
 
     num_samples: int
-    parts: dict[str, int]
+    phases: dict[str, PhaseCounts]
     rows_hash: str = Field(description="hash of the (phase, row) list")
     num_tokens: int
     num_supervised_tokens: int

@@ -66,7 +66,7 @@ class OverlapSpec(Strict):
     world_hashes: dict[str, str] = {}
 
 
-class PhaseSpec(Strict):
+class PhaseSpec(config.Cleaning):
     """Input of `prepare_phase`: one phase of the data, cleaned and tokenised for one model."""
 
     kind: Literal["phase"] = "phase"
@@ -74,9 +74,6 @@ class PhaseSpec(Strict):
     data: str
     phase: str
     definition: config.Phase
-    max_length: int
-    over_length: Literal["drop", "fail"]
-    empty_replies: Literal["drop", "fail"]
     model_hash: str
     world_hashes: dict[str, str] = {}
     libraries: dict[str, str] = Field(description="major versions of the libraries that tokenise")

@@ -446,6 +446,7 @@ def test_changed_inputs_end_with_one_line(study: Any) -> None:
     with pytest.raises(StudyError, match=r"toy: other weights or another config than its record says"):
         train(study, stage)
     weights.write_bytes(whole)
-    study.layout.phase_rows("toy", "facts", "facts").unlink()
-    with pytest.raises(StudyError, match=r"rows.arrow: missing; snakemake -c1 --forcerun"):
+    (rows,) = study.layout.scratch.glob("tokenised/*.arrow")
+    rows.unlink()
+    with pytest.raises(StudyError, match=r"arrow: missing; snakemake -c1 --forcerun"):
         train(study, stage)

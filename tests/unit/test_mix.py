@@ -5,7 +5,7 @@ import pytest
 
 from sftstudy.errors import StudyError
 from sftstudy.order import epoch_order, mixture_rows, samples_of_step
-from sftstudy.records import PhaseRecord, read_record
+from sftstudy.records import PhaseCounts, PhaseRecord, read_record
 from sftstudy.spec import MixPart
 
 
@@ -46,10 +46,11 @@ def test_mixture_record_counts_tokens(study) -> None:  # type: ignore[no-untyped
     stage = study.stage()
     record = mix_stage(stage, layout=study.layout)
     phase = read_record(study.layout.phase_record("toy", "facts", "facts"), PhaseRecord)
-    assert record.parts == {"facts": 18}
+    counts = PhaseCounts(num_read=18, dropped={}, truncated=0, num_taken=18, num_supervised_tokens=phase.num_supervised_tokens)
+    assert record.phases == {"facts": counts}
     assert (record.num_tokens, record.num_supervised_tokens) == (phase.num_tokens, phase.num_supervised_tokens)
-    study.layout.phase_rows("toy", "facts", "facts").write_bytes(b"broken")
-    with pytest.raises(StudyError, match=r"rows.arrow: not the tokenised rows .* --forcerun .*phase.json"):
+    study.layout.tokenised_rows(phase.rows_key).write_bytes(b"broken")
+    with pytest.raises(StudyError, match=r"arrow: not the tokenised rows .* --forcerun .*phase.json"):
         mix_stage(stage, layout=study.layout)
 
 

@@ -182,5 +182,5 @@ def test_missing_template_names_the_shipped_ones(model_folder: Path, tmp_path: P
     (tmp_path / "base" / "chat_template.jinja").unlink()
     settings = json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
     assert "chat_template" not in settings
-    with pytest.raises(StudyError, match=r"no chat template; set `chat_template` in models.yaml to one of chatml, tulu"):
+    with pytest.raises(StudyError, match=r"no chat template; set `chat_template` in models.yaml to one of chatml, lab, "):
         fetch(tmp_path, folder_model(tmp_path / "base"))

@@ -23,15 +23,16 @@ def answers_of(toy: Toy, suite: spec.SuiteSpec, checkpoints: list[str]) -> list[
 @pytest.mark.parametrize(("template", "num_bos"), [("chatml", 1), ("tulu", 1), ("chatml", 0)])
 def test_prompts_start_as_in_training(template, num_bos):
     from sftstudy.data.formats import Message
-    from sftstudy.data.templates import render, set_template, tokenise
+    from sftstudy.data.masks import ChatTokenizer
+    from sftstudy.data.templates import set_template
 
     tokenizer = make_tokenizer(bos="<s>" if num_bos else "")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
     set_template(tokenizer, template)
     chat = [{"role": "user", "content": "say red"}, {"role": "assistant", "content": "red"}]
-    rendered = render(tokenizer, [Message(**message) for message in chat], name=template)
-    trained = tokenise(tokenizer, [rendered], name=template, stop_ids={tokenizer.eos_token_id})[0]
-    prompt = trained.input_ids[: trained.supervised.index(True)]
+    chats = ChatTokenizer(tokenizer, name=template, stop_ids={tokenizer.eos_token_id})
+    (trained,) = chats.tokenise(chats.render([[Message(**message) for message in chat]]))
+    prompt = trained.input_ids[: trained.supervised.tolist().index(True)].tolist()
     assert mt_bench._encode(tokenizer, chat[:1]) == prompt
     assert prompt.count(1) == trained.num_bos == num_bos
 

@@ -36,6 +36,8 @@ def phase_record(**changes: Any) -> PhaseRecord:
         "num_samples": 3,
         "dropped": {},
         "truncated": 0,
+        "repeated": 0,
+        "exact_duplicates": 0,
         "data_hash": "da7a",
         "rows_key": "da7a",
         "num_tokens": 40,

@@ -35,7 +35,7 @@ rule prepare_phase:
         script=SCRIPTS / "prepare_phase.py",
         semantics=semantics("prepare_phase"),
     shell:
-        "python {params.script:q} {input.spec:q} 2> {log:q}"
+        "python {params.script:q} {input.spec:q} --threads {threads} 2> {log:q}"
 
 
 rule mix_stage:

@@ -8,9 +8,11 @@ from sftstudy.spec import PhaseSpec
 
 def main() -> None:
     """Read the spec, prepare the rows, write `phase.json`."""
-    arguments = parser(__doc__).parse_args()
+    arguments_parser = parser(__doc__)
+    arguments_parser.add_argument("--threads", type=int, default=1, help="processes that tokenise; the rows do not depend on it")
+    arguments = arguments_parser.parse_args()
     spec, layout = read_spec(arguments.spec, PhaseSpec), layout_of(arguments)
-    record = prepare_phase(spec, layout=layout)
+    record = prepare_phase(spec, layout=layout, num_processes=arguments.threads)
     write_record(layout.phase_record(spec.model, spec.data, spec.phase), record)
 
 

@@ -1,29 +1,42 @@
-"""Reads training sources of any known place and format into chats. A row that does not fit ends with its file and number."""
+"""Reads training sources of any known format into chats. A row that does not fit ends with its file and number."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sftstudy.config import Format, HubSplit, Location, Phase, Source
+from sftstudy.config import Format, LocalFile, Phase, Source
+from sftstudy.data.files import kind_of, read_rows
+from sftstudy.data.threads import as_trees, threads_of
 from sftstudy.errors import StudyError
-from sftstudy.locate import locate, name_of
+from sftstudy.locate import name_of
 from sftstudy.paths import Layout
 
 ROLES = ("system", "user", "assistant")
 SHAREGPT_ROLES = {"system": "system", "human": "user", "gpt": "assistant"}
+SDG_ROLES = {role: role for role in (*ROLES, "pretraining")}
 FIELDS: dict[Format, tuple[str, ...]] = {
     "messages": ("messages", "role", "content"),
     "prompt-response": ("prompt", "response", "system"),
-    "instruction-input-output": ("instruction", "input", "output", "system"),
+    "instruction-input-output": ("instruction", "input", "output", "system", "instances"),
     "sharegpt": ("conversations", "from", "value", "system"),
+    "sdg": ("messages", "role", "content"),
+    "taxonomy": (),
+    "oasst": (),
 }
 """The names that each format reads, which a source's `columns` may map to others."""
+
+TEACHER_TURN = re.compile(
+    r"<\|start_of_role\|>(?P<role>\w+)<\|end_of_role\|>|^<\|(?P<legacy>system|user|assistant)\|>\n", re.MULTILINE
+)
+"""What opens a turn in the one-string chats of InstructLab's SDG (sdg's `_conv_pretrain`, today's form and its legacy one)."""
+
+TEACHER_END = "<|end_of_text|>"
 
 
 @dataclass(frozen=True)
@@ -36,204 +49,86 @@ class Message:
 
 @dataclass(frozen=True)
 class Chat:
-    """A training sample. `origin` is its file and row, for messages to the user; `row_hash` is of the row's canonical JSON."""
+    """A training sample. `origin` is its file and row, for messages to the user.
+
+    `messages` is empty where a row holds no chat at all, such as a tree without a reply: nothing vanishes uncounted.
+    """
 
     messages: list[Message]
     origin: str
-    row_hash: str
+
+    def chat_hash(self) -> str:
+        """First 32 hex digits of the SHA-256 of roles and contents: equal chats have equal hashes, wherever they stand."""
+        text = json.dumps([[message.role, message.content] for message in self.messages], ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 @dataclass(frozen=True)
 class SourceChats:
-    """What a source holds: the chats that its weight keeps, and how many rows were read."""
+    """A source's definition and its chats, which are read while they are iterated over, once."""
 
-    chats: list[Chat]
-    num_read: int
+    definition: Source
+    chats: Iterator[Chat]
 
 
-def read_phase(definition: Phase, *, data: str, phase: str, layout: Layout) -> list[SourceChats]:
-    """What each source of a phase holds. Raises StudyError as `read_source` does, and names data, phase and source."""
-    sources = []
-    for number, source in enumerate(definition.sources, start=1):
+def read_phase(definition: Phase, *, data: str, phase: str, layout: Layout) -> Iterator[SourceChats]:
+    """Every source of a phase. Iterating raises StudyError as `read_source` does, and names data, phase and source."""
+
+    def named(chats: Iterator[Chat], number: int) -> Iterator[Chat]:
         try:
-            sources.append(read_source(source, layout=layout))
+            yield from chats
         except StudyError as error:
             raise StudyError(f"data {data}, phase {phase}, source {number}: {error}") from None
-    return sources
+
+    for number, source in enumerate(definition.sources, start=1):
+        yield SourceChats(source, named(read_source(source, layout=layout), number))
 
 
-def read_source(source: Source, *, layout: Layout) -> SourceChats:
+def read_source(source: Source, *, layout: Layout) -> Iterator[Chat]:
     """All chats of a source, in the order of its rows. Raises StudyError for a missing file, a malformed row or no rows at all."""
-    if unknown := sorted(set(source.columns) - set(FIELDS[source.format])):
-        wanted = ", ".join(FIELDS[source.format])
+    fields = FIELDS[source.format]
+    if unknown := sorted(set(source.columns) - set(fields)):
+        wanted = ", ".join(fields) or "no columns to map"
         raise StudyError(f"columns: format {source.format!r} has no field {unknown[0]!r}; it has {wanted}")
-    chats: list[Chat] = []
-    num_read, origin = 0, str(source.location)
-    for origin, row in read_rows(source.location, layout=layout):
-        num_read += 1
-        text = json.dumps(row, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
-        row_hash = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        messages = to_messages(row, source.format, columns=source.columns, origin=origin)
-        if int(row_hash[:16], 16) < source.weight * 2**64:
-            chats.append(Chat(messages, origin, row_hash))
-    if not chats:
-        found = f"weight {source.weight} keeps none of its {num_read} rows" if num_read else "no rows"
-        raise StudyError(f"{name_of(source.location)}: {found}; correct the source in data.yaml")
-    return SourceChats(chats, num_read)
+    if source.format != "taxonomy" and isinstance(source.location, LocalFile) and Path(source.location.path).is_dir():
+        raise StudyError(f"{name_of(source.location)}: a folder; name a file, or set `format: taxonomy` for one of qna.yaml files")
+    rows = read_rows(source.location, layout=layout)
+    found = False
+    for origin, row in as_trees(rows) if source.format == "oasst" else rows:
+        found = True
+        yield from to_chats(row, source, origin=origin)
+    if not found:
+        raise StudyError(f"{name_of(source.location)}: no rows; correct the source in data.yaml")
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------
-
-
-def read_rows(location: Location, *, layout: Layout) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(origin, row) of every row of a place: `file:line` for JSON lines, else `file: row N`, from 1."""
-    if isinstance(location, HubSplit):
-        yield from _hub_rows(location)
-        return
-    path = locate(location, layout, registry="data.yaml")
-    suffixes = [suffix for suffix in path.suffixes if suffix != ".gz"]
-    match suffixes[-1] if suffixes else "":
-        case ".jsonl":
-            yield from _json_lines(path, _text(path))
-        case ".json":
-            yield from _json_rows(path, _text(path))
-        case ".parquet" | ".arrow":
-            yield from _table_rows(path)
-        case _:
-            raise StudyError(f"{path}: unknown kind of file; give .jsonl, .json (both also .gz), .parquet or .arrow")
-
-
-def _text(path: Path) -> str:
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        return data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read as text: {error}") from None
-
-
-def _json_lines(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    # not splitlines(): JSON strings may hold U+2028 and its like
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise StudyError(f"{path}:{number}: not JSON: {error}") from None
-            yield f"{path}:{number}", _checked(row, f"{path}:{number}")
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        if "Extra data" not in str(error):
-            raise StudyError(f"{path}: not JSON: {error}") from None
-        yield from _json_lines(path, text)
-        return
-    if isinstance(value, dict):
-        lists = [name for name, entry in value.items() if isinstance(entry, list)]
-        # a single row in JSON lines is an object too; its list is of messages, and it has other marks of a row
-        if set(value) & {"messages", "conversations", "prompt", "instruction"}:
-            value = [value]
-        elif len(lists) == 1:
-            value = value[lists[0]]
-        else:
-            raise StudyError(
-                f"{path}: an object with {len(lists)} lists; expected an array of rows, or an object with one list of them"
-            )
-    if not isinstance(value, list):
-        raise StudyError(f"{path}: holds {_kind(value)}; expected an array of rows, or an object with one list of them")
-    for number, row in enumerate(value, start=1):
-        yield f"{path}: row {number}", _checked(row, f"{path}: row {number}")
-
-
-def _table_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        if path.suffix == ".parquet":
-            table = pq.read_table(path)
-        else:
-            with pa.memory_map(str(path)) as source:
-                try:
-                    table = pa.ipc.open_file(source).read_all()
-                except pa.ArrowInvalid:  # `datasets` writes the stream variant
-                    source.seek(0)
-                    table = pa.ipc.open_stream(source).read_all()
-    except pa.ArrowInvalid as error:
-        raise StudyError(f"{path}: not a {path.suffix[1:]} file: {error}") from None
-    number = 0
-    for batch in table.to_batches(max_chunksize=1000):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}: row {number}", row
-
-
-def _hub_rows(split: HubSplit) -> Iterator[tuple[str, dict[str, Any]]]:
-    from datasets import load_dataset
-
-    name = name_of(split)
-    try:
-        rows = load_dataset(split.hub, split.config, split=split.split, revision=split.revision)
-    except Exception as error:  # the library raises dozens of kinds, all of which mean that the rows are not to be had
-        first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StudyError(f"{name}: {first}; check name, split and revision, and that the hub or its cache can be reached") from None
-    for number, row in enumerate(rows, start=1):
-        yield f"{name}: row {number}", row
-
-
-def _checked(row: Any, origin: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise StudyError(f"{origin}: expected an object, found {_kind(row)}")
-    return row
-
-
-# --- formats ---------------------------------------------------------------------------------------------------------
-
-
-def to_messages(row: Mapping[str, Any], format: Format, *, columns: Mapping[str, str], origin: str) -> list[Message]:
-    """The chat of one row: an optional system message, then a user message, and a reply somewhere. StudyError otherwise."""
-
-    def field(name: str, of: Mapping[str, Any], place: str) -> str:
-        column = columns.get(name, name)
-        value = of.get(column)
-        if not isinstance(value, str):
-            found = _kind(value) if column in of else f"only {', '.join(sorted(map(str, of))) or 'nothing'}"
-            raise StudyError(f"{origin}: {place}expected a string in {column!r}, found {found}")
-        return value
-
-    def optional(name: str) -> str:
-        return field(name, row, "") if row.get(columns.get(name, name)) is not None else ""
-
-    def turns(name: str, role: str, content: str, roles: Mapping[str, str]) -> list[Message]:
-        column = columns.get(name, name)
-        value = row.get(column)
-        if not isinstance(value, list) or not value:
-            found = _kind(value) if column in row else f"only {', '.join(sorted(map(str, row))) or 'nothing'}"
-            raise StudyError(f"{origin}: expected a list of messages in {column!r}, found {found}")
-        made = []
-        for number, entry in enumerate(value, start=1):
-            if not isinstance(entry, dict):
-                raise StudyError(f"{origin}: message {number}: expected an object, found {_kind(entry)}")
-            word = field(role, entry, f"message {number}: ")
-            if word not in roles:
-                raise StudyError(f"{origin}: message {number}: expected one of {', '.join(roles)} as role, found {word!r}")
-            made.append(Message(roles[word], field(content, entry, f"message {number}: ")))
-        return made
-
-    system = [Message("system", text)] if format != "messages" and (text := optional("system")) else []
-    match format:
+def to_chats(row: Mapping[str, Any], source: Source, *, origin: str) -> list[Chat]:
+    """The chats of one row, at least one; several have their number behind `origin`. Raises StudyError if the row does not fit."""
+    reader = RowReader(row, columns=source.columns, origin=origin)
+    match source.format:
         case "messages":
-            messages = turns("messages", "role", "content", {role: role for role in ROLES})
+            found, word = [reader.turns("messages", "role", "content", {role: role for role in ROLES})], "chat"
         case "prompt-response":
-            messages = [Message("user", field("prompt", row, "")), Message("assistant", field("response", row, ""))]
+            found, word = [reader.pair("prompt", "response")], "chat"
         case "instruction-input-output":
-            request = "\n\n".join(filter(None, [field("instruction", row, ""), optional("input")]))
-            messages = [Message("user", request), Message("assistant", field("output", row, ""))]
+            found, word = reader.instances(), "instance"
         case "sharegpt":
-            messages = turns("conversations", "from", "value", SHAREGPT_ROLES)
-    messages = system + messages
+            found, word = [reader.turns("conversations", "from", "value", SHAREGPT_ROLES)], "chat"
+        case "sdg":
+            found, word = [reader.unfolded()], "chat"
+        case "taxonomy":
+            found, word = reader.seed_examples(), "example"
+        case "oasst":
+            threads = threads_of(row, every=source.threads == "all", origin=origin)
+            found = [[Message(role, text) for role, text in thread] for thread in threads]
+            if not found:
+                return [Chat([], origin)]
+            word = "thread"
+    origins = [f"{origin} ({word} {number})" for number in range(1, len(found) + 1)] if len(found) > 1 else [origin]
+    return [Chat(checked(messages, origin=place), place) for messages, place in zip(found, origins, strict=True)]
+
+
+def checked(messages: list[Message], *, origin: str) -> list[Message]:
+    """A chat: an optional system message, then a user message, and a reply somewhere. Raises StudyError otherwise."""
     roles = [message.role for message in messages]
     if "system" in roles[1:]:
         raise StudyError(f"{origin}: message {roles.index('system', 1) + 1}: a system message may only come first")
@@ -242,6 +137,105 @@ def to_messages(row: Mapping[str, Any], format: Format, *, columns: Mapping[str,
     return messages
 
 
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return "null" if value is None else "an empty list" if value == [] else names.get(type(value), type(value).__name__)
+@dataclass(frozen=True)
+class RowReader:
+    """Reads fields of one row under the names that the user gave them. Raises StudyError with the row's origin."""
+
+    row: Mapping[str, Any]
+    columns: Mapping[str, str]
+    origin: str
+
+    def turns(self, name: str, role: str, content: str, roles: Mapping[str, str]) -> list[Message]:
+        """A list of messages in a column, after the row's system message if the format has one."""
+        made = self._system() if name == "conversations" else []
+        for number, entry in enumerate(self._list(self.row, name, "messages"), start=1):
+            place = f"message {number}: "
+            if not isinstance(entry, dict):
+                raise StudyError(f"{self.origin}: {place}expected an object, found {kind_of(entry)}")
+            word = self._text(entry, role, place)
+            if word not in roles:
+                raise StudyError(f"{self.origin}: {place}expected one of {', '.join(roles)} as role, found {word!r}")
+            made.append(Message(roles[word], self._text(entry, content, place)))
+        return made
+
+    def pair(self, prompt: str, response: str) -> list[Message]:
+        """One question and its answer in two columns."""
+        return [
+            *self._system(),
+            Message("user", self._text(self.row, prompt)),
+            Message("assistant", self._text(self.row, response)),
+        ]
+
+    def instances(self) -> list[list[Message]]:
+        """An instruction with its input and output, or a chat for each of its `instances`, as self-instruct has them."""
+        column = self.columns.get("instances", "instances")
+        entries = self._list(self.row, "instances", "instances") if self.row.get(column) is not None else [self.row]
+        made, instruction = [], self._text(self.row, "instruction")
+        for number, entry in enumerate(entries, start=1):
+            place = f"instance {number}: " if entry is not self.row else ""
+            if not isinstance(entry, dict):
+                raise StudyError(f"{self.origin}: {place}expected an object, found {kind_of(entry)}")
+            request = "\n\n".join(filter(None, [instruction, self._optional(entry, "input", place)]))
+            made.append([*self._system(), Message("user", request), Message("assistant", self._text(entry, "output", place))])
+        return made
+
+    def unfolded(self) -> list[Message]:
+        """A list of messages in which a message of role `pretraining` is a whole chat in the teacher's own template."""
+        made: list[Message] = []
+        for number, message in enumerate(self.turns("messages", "role", "content", SDG_ROLES), start=1):
+            made += self._teacher_turns(message.content, number) if message.role == "pretraining" else [message]
+        return made
+
+    def seed_examples(self) -> list[list[Message]]:
+        """Questions and answers of a taxonomy's qna.yaml, each with its context before the question."""
+        made = []
+        for number, example in enumerate(self._list(self.row, "seed_examples", "examples"), start=1):
+            place = f"seed example {number}: "
+            if not isinstance(example, dict):
+                raise StudyError(f"{self.origin}: {place}expected an object, found {kind_of(example)}")
+            context = self._optional(example, "context", place)
+            nested = "questions_and_answers" in example
+            for pair in self._list(example, "questions_and_answers", "questions", place) if nested else [example]:
+                if not isinstance(pair, dict):
+                    raise StudyError(f"{self.origin}: {place}expected an object, found {kind_of(pair)}")
+                question, answer = (self._text(pair, name, place).strip() for name in ("question", "answer"))
+                request = "\n\n".join(filter(None, [context.strip(), question]))
+                made.append([Message("user", request), Message("assistant", answer)])
+        return made
+
+    def _teacher_turns(self, text: str, number: int) -> list[Message]:
+        marks = list(TEACHER_TURN.finditer(text))
+        if not marks or text[: marks[0].start()].strip():
+            raise StudyError(f"{self.origin}: message {number}: expected a chat in the teacher's template, found other text")
+        made = []
+        for mark, end in zip(marks, [*(mark.start() for mark in marks[1:]), len(text)], strict=True):
+            role = mark["role"] or mark["legacy"]
+            if role not in ROLES:
+                raise StudyError(f"{self.origin}: message {number}: expected one of {', '.join(ROLES)} as role, found {role!r}")
+            made.append(Message(role, text[mark.end() : end].strip().removesuffix(TEACHER_END).strip()))
+        return made
+
+    def _system(self) -> list[Message]:
+        text = self._optional(self.row, "system")
+        return [Message("system", text)] if text else []
+
+    def _text(self, of: Mapping[str, Any], name: str, place: str = "") -> str:
+        column = self.columns.get(name, name)
+        value = of.get(column)
+        if not isinstance(value, str):
+            raise StudyError(f"{self.origin}: {place}expected a string in {column!r}, found {_found(of, column)}")
+        return value
+
+    def _optional(self, of: Mapping[str, Any], name: str, place: str = "") -> str:
+        return self._text(of, name, place) if of.get(self.columns.get(name, name)) is not None else ""
+
+    def _list(self, of: Mapping[str, Any], name: str, what: str, place: str = "") -> list[Any]:
+        column = self.columns.get(name, name)
+        value = of.get(column)
+        if not isinstance(value, list) or not value:
+            raise StudyError(f"{self.origin}: {place}expected a list of {what} in {column!r}, found {_found(of, column)}")
+        return value
+
+
+def _found(of: Mapping[str, Any], column: str) -> str:
+    return kind_of(of[column]) if column in of else f"only {', '.join(sorted(map(str, of))) or 'nothing'}"

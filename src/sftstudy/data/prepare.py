@@ -1,42 +1,52 @@
-"""Turns one phase of the data into tokenised rows with a loss mask, and reports on the mask."""
+"""Turns one phase of the data into tokenised rows with a loss mask, and reports on the mask.
+
+First the chats are read for their hashes alone: if rows made of the same chats in the same way are on file, they are only published
+again. Else they are read again and tokenised chunk by chunk into a file, with a few numbers per chat kept in memory; from these
+numbers follows which chats become samples; and those are filed.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from itertools import chain, islice
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sftstudy import hashes, rows
-from sftstudy.data.formats import ROLES, Chat, SourceChats, read_phase
-from sftstudy.data.templates import Tokenised, render, tokenise
+from sftstudy import config, hashes
+from sftstudy.data.choose import FACTS, Choice, Facts, choose, equal_to_earlier
+from sftstudy.data.formats import ROLES, Chat, read_phase
+from sftstudy.data.parallel import in_order
+from sftstudy.data.signatures import NUM_HASHES
+from sftstudy.data.tokenise import Chunk, TokeniserOf
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout
-from sftstudy.records import LengthHistogram, ModelRecord, PhaseRecord, RoleTokens, provenance, read_record
+from sftstudy.records import LengthHistogram, MaskReport, ModelRecord, PhaseRecord, RoleTokens, provenance, read_record
+from sftstudy.rows import Rows, RowsWriter, read_with_metadata
+from sftstudy.semantics import PINNED_MAJORS, SEMANTICS
 from sftstudy.spec import PhaseSpec, digest, spec_hash
 
-EMPTY, LONG, UNWEIGHTED = "empty_reply", "over_length", "not_kept_by_weight"
 NUM_BINS = 24
+CHATS_PER_CHUNK = 500
+CHUNKS_PER_PROCESS = 8
+"""A process takes seconds to start: it should have at least so many chunks to work on."""
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """Tokenised samples and their chats, how many rows were dropped and why, and a hash of the chats that went in."""
+class Contents:
+    """What a phase's sources hold: their numbers of chats, and a hash of all chats in order."""
 
-    samples: list[Tokenised]
-    chats: list[Chat]
-    dropped: dict[str, int]
-    num_read: int
+    num_chats: list[int]
     chats_hash: str
 
 
-def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
-    """Write a phase's rows and return its record.
+def prepare_phase(spec: PhaseSpec, *, layout: Layout, num_processes: int = 1) -> PhaseRecord:
+    """Write a phase's rows, unless they are on file, and return its record. Nothing depends on `num_processes`.
 
     Raises StudyError if a row is unusable, the count is not the planned one, or a library that tokenises is not of the planned
     major version.
@@ -44,39 +54,142 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
     check_libraries(spec.libraries)
     model = _model_record(spec, layout)
     check_worlds(spec.world_hashes, layout)
-    sources = read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)
-    folder = layout.model_folder(spec.model)
-    tokenizer = load_tokenizer(folder)
-    prepared = prepare(
-        sources,
-        tokenizer=tokenizer,
-        stop_ids=hashes.stop_ids(folder),
-        template=model.chat_template,
-        max_length=spec.max_length,
-        over_length=spec.over_length,
-        empty_replies=spec.empty_replies,
-    )
-    samples = prepared.samples
-    if len(samples) != spec.definition.num_samples:
+    contents = _contents(spec, layout)
+    work = TokeniserOf(layout.model_folder(spec.model), model.chat_template, _rules_of(spec))
+    key = _rows_key(spec, work, contents, model)
+    report = _stored(layout.tokenised_rows(key)) or _make(spec, work, contents, key, layout=layout, num_processes=num_processes)
+    if report.num_samples != spec.definition.num_samples:
         raise StudyError(
             f"data.yaml: {spec.data}.phases.{spec.phase}.num_samples: {spec.definition.num_samples} planned, "
-            f"{len(samples)} left after cleaning (dropped: {prepared.dropped or 'none'}); write {len(samples)}"
+            f"{report.num_samples} left after cleaning (dropped: {report.dropped or 'none'}); write {report.num_samples}"
         )
-    table = rows.from_lists([sample.input_ids for sample in samples], [sample.supervised for sample in samples])
-    rows.write_rows(layout.phase_rows(spec.model, spec.data, spec.phase), table)
-    lengths, num_replies = table.lengths, sum(sample.num_replies for sample in samples)
     return PhaseRecord(
         spec_hash=spec_hash(spec),
-        content_hash=digest({"chats": prepared.chats_hash, "tokenizer": model.tokenizer_hash}),
+        content_hash=digest({"chats": contents.chats_hash, "tokenizer": model.tokenizer_hash}),
         **provenance("tokenizers", "transformers", "pyarrow"),
-        num_read=prepared.num_read,
-        num_samples=len(samples),
-        dropped=prepared.dropped,
-        truncated=0,
-        data_hash=table.data_hash(),
-        rows_key=table.data_hash(),
+        **report.model_dump(),
+        rows_key=key,
+        chat_template=model.chat_template,
+    )
+
+
+def check_libraries(majors: Mapping[str, str]) -> None:
+    """Raise StudyError unless these libraries are installed with these major versions."""
+    for name, major in majors.items():
+        found = _installed(name)
+        if found.split(".")[0] != major:
+            raise StudyError(
+                f"{name}: {found} is installed, the plan tokenises with {major}.x; "
+                f"`pip install -c constraints.txt {name}`, or change PINNED_MAJORS in src/sftstudy/semantics.py"
+            )
+
+
+# --- what is on file --------------------------------------------------------------------------------------------------
+
+
+def _contents(spec: PhaseSpec, layout: Layout) -> Contents:
+    digest_of_chats, counts = hashlib.sha256(), []
+    for number, source in enumerate(read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)):
+        count = 0
+        for chat in source.chats:
+            digest_of_chats.update(f"{number} {chat.chat_hash()}\n".encode())
+            count += 1
+        counts.append(count)
+    return Contents(counts, digest_of_chats.hexdigest()[:16])
+
+
+def _rows_key(spec: PhaseSpec, work: TokeniserOf, contents: Contents, model: ModelRecord) -> str:
+    """Everything that the rows depend on. Where a file lies and how many processes tokenise it is not part of it."""
+    chats = work().chats
+    libraries = [*PINNED_MAJORS, *(["datasketch"] if spec.near_duplicates == "drop" else [])]
+    return digest(
+        {
+            "chats": contents.chats_hash,
+            "template": chats.template,
+            "tokenizer": model.tokenizer_hash,
+            "special_tokens": chats.forgeries.pattern,
+            "rules": work.rules.model_dump(),
+            "mixing": [[source.weight, source.max_samples] for source in spec.definition.sources],
+            "half": spec.definition.half,
+            "libraries": {name: _installed(name).split(".")[0] for name in libraries},
+            "semantics": SEMANTICS["prepare_phase"],
+        }
+    )
+
+
+def _stored(path: Path) -> MaskReport | None:
+    """The report of rows on file, if they are there and are those that were written."""
+    try:
+        stored, metadata = read_with_metadata(path, remedy="")
+        report = MaskReport.model_validate_json(metadata.get("report", ""))
+    except (StudyError, ValueError):
+        return None
+    return report if stored.data_hash() == report.data_hash else None
+
+
+# --- what is made -----------------------------------------------------------------------------------------------------
+
+
+def _make(spec: PhaseSpec, work: TokeniserOf, contents: Contents, key: str, *, layout: Layout, num_processes: int) -> MaskReport:
+    """Tokenise all chats, choose the samples, and file them under the key."""
+    num_chunks = -(-sum(contents.num_chats) // CHATS_PER_CHUNK)
+    num_processes = max(1, min(num_processes, num_chunks // CHUNKS_PER_PROCESS))
+    with RowsWriter(layout.tokenised_rows(key)) as writer:
+        facts, signatures = [np.zeros(0, FACTS)], [np.zeros((0, NUM_HASHES), np.uint32)]
+        chunk: Chunk
+        for chunk in in_order(work, _chunks(_chats(spec, layout)), num_processes=num_processes):
+            facts.append(chunk.facts)
+            if spec.near_duplicates == "drop":
+                signatures.append(chunk.signatures)
+            writer.append(chunk.input_ids, chunk.supervised, chunk.lengths)
+        known = np.concatenate(facts)
+        if spec.exact_duplicates == "fail" and len(equal := equal_to_earlier(known)):
+            chat = next(islice(_chats(spec, layout), int(equal[0]), None))
+            raise StudyError(f"{chat.origin}: equal to an earlier chat of the phase; remove one, or set `exact_duplicates: drop`")
+        choice = choose(
+            known,
+            sources=list(zip(spec.definition.sources, contents.num_chats, strict=True)),
+            half=spec.definition.half,
+            drop_exact=spec.exact_duplicates == "drop",
+            signatures=np.concatenate(signatures) if spec.near_duplicates == "drop" else None,
+            near_threshold=spec.near_duplicate_threshold,
+        )
+        if not len(choice.order):
+            raise StudyError(
+                f"data {spec.data}, phase {spec.phase}: no samples left after cleaning (dropped: {choice.dropped}); "
+                "relax the rules or correct the sources in data.yaml"
+            )
+        chosen = writer.choose(choice.order)
+        report = _report(known, choice, chosen)
+        writer.file(chosen, metadata={"report": report.model_dump_json()})
+    return report
+
+
+def _chats(spec: PhaseSpec, layout: Layout) -> Iterator[Chat]:
+    sources = read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)
+    return chain.from_iterable(source.chats for source in sources)
+
+
+def _chunks(chats: Iterator[Chat]) -> Iterator[list[Chat]]:
+    while chunk := list(islice(chats, CHATS_PER_CHUNK)):
+        yield chunk
+
+
+def _report(facts: Facts, choice: Choice, chosen: Rows) -> MaskReport:
+    taken = facts[choice.order]
+    lengths, num_replies = taken["length"].astype(np.int64), int(taken["num_replies"].sum())
+    roles = taken["roles"].sum(axis=0, dtype=np.int64)
+    num_supervised = int(roles[:, 2].sum())
+    return MaskReport(
+        num_read=len(facts),
+        num_samples=len(taken),
+        dropped=choice.dropped,
+        repeated=choice.repeated,
+        truncated=int(taken["truncated"].sum()),
+        exact_duplicates=choice.exact_duplicates,
+        data_hash=chosen.data_hash(),
         num_tokens=int(lengths.sum()),
-        num_supervised_tokens=int(table.supervised.sum()),
+        num_supervised_tokens=num_supervised,
         tokens_per_sample={
             "min": float(lengths.min()),
             "median": float(np.median(lengths)),
@@ -85,98 +198,15 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
             "max": float(lengths.max()),
         },
         length_histogram=_histogram(lengths),
-        role_tokens=_role_tokens(prepared, tokenizer),
-        supervised_per_turn=int(table.supervised.sum()) / num_replies,
-        eos_supervised_share=sum(sample.closed for sample in samples) / num_replies,
-        bos_per_sample=sum(sample.num_bos for sample in samples) / len(samples),
-        chat_template=model.chat_template,
+        role_tokens={
+            role: RoleTokens(num_turns=turns, num_tokens=tokens, num_supervised_tokens=supervised)
+            for role, (turns, tokens, supervised) in zip(ROLES, roles.tolist(), strict=True)
+            if turns
+        },
+        supervised_per_turn=num_supervised / max(1, num_replies),
+        eos_supervised_share=int(taken["num_closed"].sum()) / max(1, num_replies),
+        bos_per_sample=int(taken["num_bos"].sum()) / len(taken),
     )
-
-
-def prepare(
-    sources: list[SourceChats],
-    *,
-    tokenizer: Any,
-    stop_ids: set[int],
-    template: str,
-    max_length: int,
-    over_length: str,
-    empty_replies: str,
-) -> Prepared:
-    """Clean and tokenise chats, keeping their order.
-
-    Raises StudyError for a row that may not be dropped, a reply that is not closed by a token at which generation stops, a reply
-    without any supervised token, or if nothing is left.
-    """
-    dropped: Counter[str] = Counter()
-    chats = [chat for source in sources for chat in source.chats]
-    dropped[UNWEIGHTED] = sum(source.num_read - len(source.chats) for source in sources)
-    full = []
-    for chat in chats:
-        if all(message.content.strip() for message in chat.messages if message.role == "assistant"):
-            full.append(chat)
-            continue
-        if empty_replies == "fail":
-            raise StudyError(f"{chat.origin}: an empty assistant's reply; mend the row, or set `empty_replies: drop`")
-        dropped[EMPTY] += 1
-    tokenised = tokenise(
-        tokenizer,
-        [_rendered(chat, tokenizer, template) for chat in full],
-        name=template,
-        stop_ids=stop_ids | {tokenizer.eos_token_id},
-    )
-    kept, chats_kept = [], []
-    for chat, sample in zip(full, tokenised, strict=True):
-        if len(sample.input_ids) > max_length:
-            if over_length == "fail":
-                length = len(sample.input_ids)
-                raise StudyError(
-                    f"{chat.origin}: {length} tokens, max_length is {max_length}; raise it, or set `over_length: drop`"
-                )
-            dropped[LONG] += 1
-            continue
-        if not any(sample.supervised[1:]):
-            raise StudyError(f"{chat.origin}: no token of it would be trained on; mend the row")
-        if sample.closed < sample.num_replies:
-            raise StudyError(
-                f"{chat.origin}: chat template {template!r} does not close a reply with a token at which generation stops, "
-                "so the model would never learn to stop; choose another `chat_template` in models.yaml"
-            )
-        kept.append(sample)
-        chats_kept.append(chat)
-    if not kept:
-        raise StudyError(f"no samples left after cleaning (dropped: {dict(+dropped)})")
-    return Prepared(
-        samples=kept,
-        chats=chats_kept,
-        dropped=dict(+dropped),
-        num_read=sum(source.num_read for source in sources),
-        chats_hash=digest([chat.row_hash for chat in chats]),
-    )
-
-
-def check_libraries(majors: Mapping[str, str]) -> None:
-    """Raise StudyError unless these libraries are installed with these major versions."""
-    for name, major in majors.items():
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            found = "none"
-        if found.split(".")[0] != major:
-            raise StudyError(
-                f"{name}: {found} is installed, the plan tokenises with {major}.x; "
-                f"`pip install -c constraints.txt {name}`, or change PINNED_MAJORS in src/sftstudy/semantics.py"
-            )
-
-
-def load_tokenizer(folder: Any) -> Any:
-    """The fast tokenizer of a model folder. Raises StudyError if it is not one: the loss mask needs its offsets."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.is_fast:
-        raise StudyError(f"{folder}: its tokenizer has no fast variant (tokenizer.json)")
-    return tokenizer
 
 
 def _histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
@@ -186,26 +216,15 @@ def _histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
     return LengthHistogram(edges=edges.tolist(), counts=counts.tolist())
 
 
-def _role_tokens(prepared: Prepared, tokenizer: Any) -> dict[str, RoleTokens]:
-    """Role -> tokens of its messages without a template's framing; an assistant's are those that are trained on."""
-    found = {}
-    for role in ROLES:
-        contents = [message.content for chat in prepared.chats for message in chat.messages if message.role == role]
-        if role == "assistant":
-            num_tokens = num_supervised = sum(sum(sample.supervised) for sample in prepared.samples)
-        else:
-            ids = tokenizer(contents, add_special_tokens=False, verbose=False)["input_ids"] if contents else []
-            num_tokens, num_supervised = sum(map(len, ids)), 0
-        if contents:
-            found[role] = RoleTokens(num_turns=len(contents), num_tokens=num_tokens, num_supervised_tokens=num_supervised)
-    return found
+def _rules_of(spec: PhaseSpec) -> config.Cleaning:
+    return config.Cleaning(**{name: getattr(spec, name) for name in config.Cleaning.model_fields})
 
 
-def _rendered(chat: Chat, tokenizer: Any, template: str) -> Any:
+def _installed(library: str) -> str:
     try:
-        return render(tokenizer, chat.messages, name=template)
-    except StudyError as error:
-        raise StudyError(f"{chat.origin}: {error}") from None
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _model_record(spec: PhaseSpec, layout: Layout) -> ModelRecord:

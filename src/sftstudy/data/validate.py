@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+
+from sftstudy.data.choose import most_samples
 from sftstudy.data.formats import read_phase
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout
 from sftstudy.records import DataRecord, provenance
-from sftstudy.spec import DataSpec, digest, spec_hash
+from sftstudy.spec import DataSpec, spec_hash
 
 
 def validate_data(spec: DataSpec, *, layout: Layout) -> DataRecord:
-    """Rows per phase. Raises StudyError for a missing file, a malformed row, an empty source, or fewer rows than a phase plans.
+    """Chats per phase. Raises StudyError for a missing file, a malformed row, an empty source, or fewer chats than a phase plans.
 
     What only a tokenizer can tell, such as over-long chats, is found by `prepare_phase`.
     """
     check_worlds(spec.world_hashes, layout)
     num_chats: dict[str, int] = {}
-    rows: list[str] = []
+    digest = hashlib.sha256()
     for phase, definition in spec.phases.items():
-        chats = [chat for source in read_phase(definition, data=spec.name, phase=phase, layout=layout) for chat in source.chats]
-        if len(chats) < definition.num_samples:
+        counts = []
+        for source in read_phase(definition, data=spec.name, phase=phase, layout=layout):
+            count = 0
+            for chat in source.chats:
+                digest.update(chat.chat_hash().encode())
+                count += 1
+            counts.append((source.definition, count))
+        most = most_samples(counts, half=definition.half)
+        if most < definition.num_samples:
             raise StudyError(
                 f"data.yaml: {spec.name}.phases.{phase}.num_samples: {definition.num_samples} planned, "
-                f"the sources hold only {len(chats)}; write at most {len(chats)}"
+                f"the sources hold only {most}; write at most {most}"
             )
-        num_chats[phase] = len(chats)
-        rows += [chat.row_hash for chat in chats]
-    return DataRecord(spec_hash=spec_hash(spec), content_hash=digest(rows), **provenance(), num_chats=num_chats)
+        num_chats[phase] = sum(count for _, count in counts)
+    return DataRecord(spec_hash=spec_hash(spec), content_hash=digest.hexdigest()[:16], **provenance(), num_chats=num_chats)

@@ -39,6 +39,7 @@ class Inputs:
     model: ModelRecord
     mixture: MixtureRecord
     data_hashes: dict[str, str]
+    rows_keys: dict[str, str]
     content_hash: str
 
 
@@ -51,16 +52,16 @@ def read_inputs(spec: StageSpec, *, layout: Layout) -> Inputs:
         start = _start_from_parent(spec, layout)
     path = layout.stage_results(spec.model, spec.data, spec.recipe, spec.seed, spec.stage) / "data.json"
     mixture = _current(path, MixtureRecord, spec_hash(spec, "mix_stage"))
-    data_hashes = {}
+    data_hashes, rows_keys = {}, {}
     for part in spec.mixture:
         phase = _current(layout.phase_record(spec.model, spec.data, part.phase), PhaseRecord, part.spec_hash)
-        data_hashes[part.phase] = phase.data_hash
+        data_hashes[part.phase], rows_keys[part.phase] = phase.data_hash, phase.rows_key
     phases, rows = order.mixture_rows(spec.mixture, seed=spec.seed)
     hash_of_rows = order.rows_hash(spec.mixture, phases, rows)
     if mixture.content_hash != order.content_hash(data_hashes, hash_of_rows=hash_of_rows) or mixture.rows_hash != hash_of_rows:
         raise StudyError(f"{path}: not the mixture of today's phases; build it again with `snakemake -c1 --forcerun {path}`")
     content_hash = digest({"mixture": mixture.content_hash, "start": start.weights_hash, "tokenizer": model.tokenizer_hash})
-    return Inputs(start, model, mixture, data_hashes, content_hash)
+    return Inputs(start, model, mixture, data_hashes, rows_keys, content_hash)
 
 
 def _start_from_parent(spec: StageSpec, layout: Layout) -> Start:
@@ -98,7 +99,7 @@ def load_samples(spec: StageSpec, inputs: Inputs, *, layout: Layout) -> Callable
     prepared: list[Rows] = []
     for part in spec.mixture:
         remedy = f"snakemake -c1 --forcerun {layout.phase_record(spec.model, spec.data, part.phase)}"
-        path = layout.phase_rows(spec.model, spec.data, part.phase)
+        path = layout.tokenised_rows(inputs.rows_keys[part.phase])
         prepared.append(read_rows(path, remedy=remedy))
         if prepared[-1].data_hash() != inputs.data_hashes[part.phase]:
             raise StudyError(f"{path}: not the rows of its record; {remedy}")
