@@ -9,9 +9,11 @@ include: "workflow/rules/inputs.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/passport.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/select.smk"
+include: "workflow/rules/retain.smk"
 
 
 COLLECTED = RECORDS
@@ -23,20 +25,30 @@ include: "workflow/rules/tables.smk"
 localrules:
     all,
     data,
+    passports,
     training,
     scores,
     tables,
+    retained,
 
 
 rule all:
     default_target: True
     input:
+        PASSPORTS,
         TABLES,
+        RETAINED,
 
 
 rule data:
     input:
         PREPARED,
+        PASSPORTS,
+
+
+rule passports:
+    input:
+        PASSPORTS,
 
 
 rule training:
@@ -52,3 +64,8 @@ rule scores:
 rule tables:
     input:
         TABLES,
+
+
+rule retained:
+    input:
+        RETAINED,

@@ -73,6 +73,7 @@ class Tree:
         training = TrainingRecord(
             **COMMON, spec_hash=planned.spec_hash, num_steps=max(1, len(steps)), samples_seen=entries[-1].samples_seen,
             samples_spent=entries[-1].samples_spent, checkpoints=entries, loss_normalisation="supervised tokens of the step",
+            packed=False, sharding="none", optimizer="adamw", tokens_per_s=1,
             precision="fp32", attention="sdpa", device="cpu", num_processes=1, num_threads=1, num_attempts=1, time_s=1,
             peak_memory_gb=1,
         )  # fmt: skip

@@ -15,6 +15,7 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
         "world": "world.json",
         "model": "model.json",
         "data": "validation.json",
+        "overlap": "overlap.json",
         "phase": "phase.json",
         "stage": "training.json",
     }
@@ -26,8 +27,8 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
     for folder, stage in plan.stages.items():
         if stage.training:
             found[folder / "data.json"] = spec.spec_hash(stage, "mix_stage")
-        if stage.parent:
-            found[folder.parent / stage.parent.stage / "selection.json"] = stage.parent.selection_hash
+        if stage.parent and (parent := plan.parent_of(stage)):
+            found[parent / "selection.json"] = stage.parent.selection_hash
         for suite in plan.suites_of(stage):
             suite_hash = spec.spec_hash(plan.suite_spec(suite))
             blocks = plan.parts(stage, suite).values()

@@ -32,6 +32,20 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# --- config.yaml -----------------------------------------------------------------------------------------------------
+
+
+class Settings(Strict):
+    """The active studies, and which weights stay once every score that they want exists.
+
+    Under `selected` these stay: the checkpoint that a next stage starts from, and the last one of a run. Base models always stay.
+    """
+
+    studies: list[str] = Field(min_length=1)
+    keep_weights: Literal["selected", "all"] = Field("selected", description="`all` removes nothing")
+    keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
+
+
 # --- where bytes come from -------------------------------------------------------------------------------------------
 
 
@@ -217,7 +231,8 @@ class Training(Strict):
     lora: Lora | None = Field(None, description="train adapters of low rank; all weights if absent")
     max_tokens_per_microbatch: int = Field(4096, gt=0, description="tokens in one forward pass of a process, padding included")
     packing: Literal["auto", "on", "off"] = Field(
-        "auto", description="samples end to end in one row, kept apart by the attention; `auto`: where flash attention is installed"
+        "auto",
+        description="samples end to end in one row, kept apart by the attention; `auto`: in families tested for it",
     )
     sharding: Literal["none", "full"] = Field("none", description="whether processes split weights, gradients and optimizer state")
     cpu_offload: bool = Field(False, description="keep them in the host's memory between uses, on a GPU")
@@ -243,11 +258,19 @@ class Selection(Strict):
     rule: Literal["best", "last"] = "best"
 
 
+class StartsFrom(Strict):
+    """The checkpoint of another, phased recipe that a recipe continues from: the one that its `select` chooses after a phase."""
+
+    recipe: str
+    phase: str = Field(description="this recipe trains the phases after it")
+
+
 class Recipe(Strict):
     """Strategy, training and selection under a name. `stages` overrides training by phase, in a phased recipe."""
 
     strategy: Literal["stacked", "phased"]
     training: Training
+    starts_from: StartsFrom | None = Field(None, description="continue another recipe's stage, which is trained once; or the base")
     stages: dict[str, dict[str, Any]] = Field({}, description="phase -> training keys that differ in its stage")
     select: dict[str, Selection] = Field({}, description="phase -> how its checkpoint is chosen; every phase but the last")
 

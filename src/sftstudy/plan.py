@@ -9,14 +9,14 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from sftstudy import config, spec
-from sftstudy.config import NO_NAME, Recipe, Training
+from sftstudy.config import NO_NAME, Training
 from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.semantics import PINNED_MAJORS
-from sftstudy.study import Run, check_no_leak, definition_files, files_of, runs_of
+from sftstudy.study import Run, check_no_leak, definition_files, expand_recipe, files_of, runs_of
 
 
 def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
@@ -102,20 +102,43 @@ class Plan:
             checkpoints=[spec.Place(ckpt=BASE_CKPT, step=0, num_samples=0)],
         )
 
-    def _stages(self, run: Run) -> list[spec.StageSpec]:
+    @cache
+    def _stages(self, run: Run, until: str | None = None) -> list[spec.StageSpec]:
+        """A run's stages in order, after those of other recipes that it starts from; of a phased run perhaps only up to a phase."""
         recipe, phases = self.registry.recipes[run.recipe], list(self.registry.data[run.data].phases)
         where = f"recipes.yaml: {run.recipe}"
+        first = self._first_phase(run)
+        scope = f"phase of data {run.data!r}" + (f" after {phases[first - 1]!r}" if first else "")
         for phase in [*recipe.stages, *recipe.select]:
-            known(phase, phases, what=f"phase of data {run.data!r}", where=where)
-        if recipe.strategy == "stacked":
-            return [self._stage(run, "01-stacked", [(phase, 1.0) for phase in phases], recipe.training, parent=None)]
+            known(phase, phases[first:], what=scope, where=where)
         stages: list[spec.StageSpec] = []
-        for number, phase in enumerate(phases):
+        if start := recipe.starts_from:
+            stages = self._stages(Run(run.model, run.data, start.recipe, run.seed), start.phase).copy()
+        if recipe.strategy == "stacked":
+            shares = [(phase, 1.0) for phase in phases[first:]]
+            parent = self._parent(stages[-1], phases[first - 1]) if stages else None
+            return [*stages, self._stage(run, f"{first + 1:02d}-stacked", shares, recipe.training, parent=parent)]
+        last = phases.index(until) if until else len(phases) - 1
+        for number, phase in list(enumerate(phases))[first : last + 1]:
             training = stage_training(recipe, phase, where=where)
             shares = [(phase, 1.0)] + [(earlier, training.replay) for earlier in phases[:number] if training.replay]
-            parent = self._parent(stages[-1], recipe, phases[number - 1]) if stages else None
+            parent = self._parent(stages[-1], phases[number - 1]) if stages else None
             stages.append(self._stage(run, f"{number + 1:02d}-{phase}", shares, training, parent=parent))
         return stages
+
+    def _first_phase(self, run: Run) -> int:
+        """Number of the first phase that a run's own stages train. Raises StudyError if there is none, or nothing to start from."""
+        start = self.registry.recipes[run.recipe].starts_from
+        if start is None:
+            return 0
+        phases, where = list(self.registry.data[run.data].phases), f"recipes.yaml: {run.recipe}: starts_from.phase"
+        known(start.phase, phases, what=f"phase of data {run.data!r}", where=where)
+        number = phases.index(start.phase)
+        if number == len(phases) - 1:
+            raise StudyError(f"{where}: {start.phase!r} is the last phase of data {run.data!r}; name one that others follow")
+        if number < self._first_phase(Run(run.model, run.data, start.recipe, run.seed)):
+            raise StudyError(f"{where}: {start.recipe!r} itself starts after {start.phase!r}; name the recipe that trains it")
+        return number + 1
 
     def _stage(
         self, run: Run, stage: str, shares: list[tuple[str, float]], training: Training, *, parent: spec.Parent | None
@@ -148,35 +171,59 @@ class Plan:
             checkpoints=checkpoints,
         )
 
-    def _parent(self, stage: spec.StageSpec, recipe: Recipe, phase: str) -> spec.Parent:
+    def _parent(self, stage: spec.StageSpec, phase: str) -> spec.Parent:
         where = f"recipes.yaml: {stage.recipe}: select.{phase}"
-        if phase not in recipe.select:
+        selection = self.registry.recipes[stage.recipe].select.get(phase)
+        if selection is None:
             raise StudyError(
                 f"{where}: missing; say how this phase's checkpoint is chosen, such as {{benchmark: mmlu, rule: best}}"
             )
-        selection = recipe.select[phase]
         suite = self.registry.benchmarks[known(selection.benchmark, self.registry.benchmarks, what="benchmark", where=where)]
         stage_hash = spec.spec_hash(stage)
         return spec.Parent(
+            recipe=stage.recipe,
             stage=stage.stage,
             spec_hash=stage_hash,
             selection=selection,
             selection_hash=spec.selection_hash(stage_hash, self.suite_spec(suite), selection),
         )
 
+    def parent_of(self, stage: spec.StageSpec) -> Path | None:
+        """Folder of the stage that a stage continues from; None if it starts from the base."""
+        if stage.parent is None:
+            return None
+        return self.layout.stage_results(stage.model, stage.data, stage.parent.recipe, stage.seed, stage.parent.stage)
+
     @cached_property
-    def children(self) -> dict[Path, spec.StageSpec]:
-        """Stage folder -> the stage that continues from it."""
-        return {folder.parent / stage.parent.stage: stage for folder, stage in self.stages.items() if stage.parent}
+    def children(self) -> dict[Path, list[Path]]:
+        """Stage folder -> folders of the stages that continue from it, all of them from the same checkpoint."""
+        found: dict[Path, list[Path]] = {}
+        for folder, stage in self.stages.items():
+            if parent := self.parent_of(stage):
+                found.setdefault(parent, []).append(folder)
+        return found
+
+    def selection_of(self, stage: spec.StageSpec) -> config.Selection | None:
+        """How the checkpoint is chosen that other stages start from; None if no planned one does."""
+        children = self.children.get(self.records_of(stage))
+        parent = self.stages[children[0]].parent if children else None
+        return parent.selection if parent else None
+
+    def removable(self, stage: spec.StageSpec) -> list[str]:
+        """Checkpoints whose weights go once the planned scores exist; if other stages start from one of them, that one stays."""
+        names, settings = [place.ckpt for place in stage.checkpoints], self.registry.settings
+        kept = {recipe for name in settings.keep for recipe in expand_recipe(name, self.registry)}
+        if stage.training is None or settings.keep_weights == "all" or stage.recipe in kept:
+            return []
+        return names if self.records_of(stage) in self.children else names[:-1]
 
     def suites_of(self, stage: spec.StageSpec) -> list[str]:
         """Suites that score a stage: those of the studies that have its run, and the one that selects its checkpoint."""
         benchmarks = {
             benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
-        child = self.children.get(self.records_of(stage))
-        if child and child.parent:
-            benchmarks.add(child.parent.selection.benchmark)
+        if selection := self.selection_of(stage):
+            benchmarks.add(selection.benchmark)
         suites = {self.registry.benchmarks[benchmark] for benchmark in benchmarks}
         if stage.data != NO_NAME:
             check_no_leak(self.registry, data=stage.data, suites=suites)
@@ -196,6 +243,11 @@ class Plan:
         """Blocks of the stage's checkpoints that one job scores."""
         return spec.parts([place.ckpt for place in stage.checkpoints], self.registry.suites[suite].checkpoints_per_job)
 
+    @cached_property
+    def retention_records(self) -> list[Path]:
+        """Records of the stages some of whose weights may go."""
+        return [folder / "retention.json" for folder, stage in self.stages.items() if self.removable(stage)]
+
     # --- specs
 
     @cached_property
@@ -206,6 +258,7 @@ class Plan:
             found[self.layout.model_record(stage.model).parent] = self.model_spec(stage.model)
             if stage.mixture:
                 found[self.layout.data_record(stage.data).parent] = self.data_spec(stage.data)
+                found[self.layout.overlap_record(stage.data).parent] = self.overlap_spec(stage.data)
             for part in stage.mixture:
                 folder = self.layout.phase_record(stage.model, stage.data, part.phase).parent
                 found[folder] = self.phase_spec(stage.model, stage.data, part.phase)
@@ -225,8 +278,10 @@ class Plan:
         places: list[config.Location] = []
         if isinstance(value, spec.PhaseSpec):
             places = [source.location for source in value.definition.sources]
-        elif isinstance(value, spec.DataSpec):
+        elif isinstance(value, spec.DataSpec | spec.OverlapSpec):
             places = [source.location for phase in value.phases.values() for source in phase.sources]
+            if isinstance(value, spec.OverlapSpec):
+                places += [place for benchmark in value.benchmarks.values() for place in benchmark.uses]
         elif isinstance(value, spec.SuiteSpec):
             places = list(files_of(value.suite).values())
         paths = [Path(place.path) for place in places if isinstance(place, config.LocalFile)]
@@ -236,7 +291,7 @@ class Plan:
 
     def worlds_of(self, value: spec.Spec) -> list[str]:
         """Generated worlds whose files the job of a spec reads."""
-        if isinstance(value, spec.DataSpec | spec.PhaseSpec | spec.SuiteSpec):
+        if isinstance(value, spec.DataSpec | spec.OverlapSpec | spec.PhaseSpec | spec.SuiteSpec):
             return sorted(value.world_hashes)
         if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.ScratchModel):
             return [value.model.world]
@@ -261,6 +316,26 @@ class Plan:
         phases = self.registry.data[data].phases
         sources = [source.location for definition in phases.values() for source in definition.sources]
         return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=f"data.yaml: {data}"))
+
+    @cache
+    def overlap_spec(self, data: str) -> spec.OverlapSpec:
+        """Spec of the comparison of a data set with all benchmarks of the suites that score its runs."""
+        suites = {suite for stage in self.stages.values() if stage.data == data for suite in self.suites_of(stage)}
+        benchmarks = {name: self.item_places(name) for name, suite in sorted(self.registry.benchmarks.items()) if suite in suites}
+        phases = self.registry.data[data].phases
+        sources = [source.location for definition in phases.values() for source in definition.sources]
+        places = [place for benchmark in benchmarks.values() for place in benchmark.uses]
+        where = f"data.yaml: {data}, and the benchmarks that score it"
+        return spec.OverlapSpec(
+            data=data, phases=phases, benchmarks=benchmarks, world_hashes=self._world_hashes(sources + places, where=where)
+        )
+
+    def item_places(self, benchmark: str) -> spec.ItemPlaces:
+        """Where a benchmark's items lie."""
+        suite = self.registry.suites[self.registry.benchmarks[benchmark]]
+        if isinstance(suite, config.MtBenchSuite):
+            return spec.ItemPlaces(uses=[suite.questions], question_ids=suite.question_ids)
+        return spec.ItemPlaces(uses=suite.benchmarks[benchmark].uses, mirror=suite.mirror)
 
     @cache
     def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:

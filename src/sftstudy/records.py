@@ -66,16 +66,69 @@ class DataRecord(Record):
     num_chats: dict[str, int]
 
 
+class OverlapExample(Entry):
+    """A training row and a benchmark item that share words. Both are named by file and row; items are numbered from 0."""
+
+    row: str
+    item: str
+    item_number: int
+    words: str = Field(description="the longest stretch that both have, normalised and cut off after 40 words")
+
+
+class BenchmarkOverlap(Entry):
+    """What a phase shares with a benchmark. `unread` is why the items could not be had: then nothing is known."""
+
+    num_items: int
+    items_hit: int
+    rows_hit: int
+    examples: list[OverlapExample] = Field(description="the longest, of different items")
+    unread: str | None = None
+
+
+class PhaseOverlap(Entry):
+    """What a phase shares with each planned benchmark."""
+
+    num_rows: int
+    benchmarks: dict[str, BenchmarkOverlap]
+
+
+class OverlapRecord(Record):
+    """Runs of words that a data set's phases share with the planned benchmarks' items (`overlap.json`)."""
+
+    num_words: int = Field(description="length of a run")
+    min_words: int = Field(description="a shorter text of an item counts as one run if it has as many different words as this")
+    phases: dict[str, PhaseOverlap]
+
+
+class LengthHistogram(Entry):
+    """Tokens per sample: `counts[i]` samples have at least `edges[i]` and fewer than `edges[i + 1]`."""
+
+    edges: list[int]
+    counts: list[int]
+
+
+class RoleTokens(Entry):
+    """What the turns of one role hold, over all samples of a phase."""
+
+    num_turns: int
+    num_tokens: int
+    num_supervised_tokens: int
+
+
 class PhaseRecord(Record):
     """A prepared phase, and its mask report."""
 
     num_read: int
     num_samples: int
     dropped: dict[str, int] = Field(description="reason -> rows")
+    truncated: int = Field(description="samples that were cut at `max_length`")
     data_hash: str = Field(description="hash of the tokenised rows")
+    rows_key: str = Field(description="name under which the tokenised rows are filed")
     num_tokens: int
     num_supervised_tokens: int
     tokens_per_sample: dict[str, float] = Field(description="min, median, mean, p95, max")
+    length_histogram: LengthHistogram
+    role_tokens: dict[str, RoleTokens]
     supervised_per_turn: float
     eos_supervised_share: float = Field(description="assistant turns whose closing token is trained on")
     bos_per_sample: float
@@ -200,6 +253,14 @@ class SelectionRecord(Record):
     benchmark: str
     rule: str
     candidates: dict[str, float]
+
+
+class RetentionRecord(Record):
+    """Which weights of a scored stage stay (`retention.json`), and which were removed because nobody will ask for them."""
+
+    kept: list[str]
+    removed: list[str]
+    bytes_freed: int = Field(description="what the removed ones took on this disk; 0 where they never were")
 
 
 R = TypeVar("R", bound=Record)

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from sftstudy import config
 from sftstudy.records import write_text
-from sftstudy.registry import RecipesFile, Settings
+from sftstudy.registry import RecipesFile
 
 FILES: dict[str, Any] = {
-    "config": Settings,
+    "config": config.Settings,
     "worlds": dict[str, config.World],
     "models": dict[str, config.Model],
     "data": dict[str, config.Data],
@@ -28,10 +28,11 @@ FILES: dict[str, Any] = {
 """Config file -> what it holds. `study` stands for each file of `studies/`."""
 
 CLASSES: dict[str, list[type[config.Strict]]] = {
+    "config.yaml": [config.Settings],
     "worlds.yaml": [config.World],
     "models.yaml": [config.HubModel, config.FolderModel, config.GgufModel, config.ScratchModel, config.PretrainingStage],
     "data.yaml": [config.Data, config.Phase, config.Source],
-    "recipes.yaml": [config.Recipe, config.Training, config.Selection, config.Sweep],
+    "recipes.yaml": [config.Recipe, config.StartsFrom, config.Training, config.Selection, config.Sweep],
     "benchmarks.yaml": [config.HarnessSuite, config.HarnessBenchmark, config.MtBenchSuite, config.Judge],
     "studies/*.yaml": [config.Study, config.Grid, config.ArmsTable, config.GridTable, config.DynamicsFigure, config.ScoresFigure],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from sftstudy.config import (
     NAME,
@@ -22,6 +22,7 @@ from sftstudy.config import (
     HarnessSuite,
     Model,
     Recipe,
+    Settings,
     Strict,
     Study,
     Suite,
@@ -33,7 +34,7 @@ from sftstudy.errors import StudyError
 
 
 class Registry(Strict):
-    """All definitions by name, as the shipped folder and the overlay hold them, with paths made absolute."""
+    """All definitions by name, as the shipped folder and the overlay hold them, and the settings of the last of the two."""
 
     worlds: dict[str, World]
     models: dict[str, Model]
@@ -42,6 +43,7 @@ class Registry(Strict):
     sweeps: dict[str, list[str]]
     suites: dict[str, Suite]
     studies: dict[str, Study]
+    settings: Settings
 
     @property
     def benchmarks(self) -> dict[str, str]:
@@ -60,12 +62,6 @@ class RecipesFile(Strict):
     sweeps: dict[str, Sweep] = {}
 
 
-class Settings(Strict):
-    """What `config.yaml` holds: the active studies."""
-
-    studies: list[str] = Field(min_length=1)
-
-
 _REGISTRIES: dict[str, TypeAdapter[Any]] = {
     "worlds": TypeAdapter(dict[str, World]),
     "models": TypeAdapter(dict[str, Model]),
@@ -77,8 +73,8 @@ _REGISTRIES: dict[str, TypeAdapter[Any]] = {
 def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[str]]:
     """Read the shipped config folder, then the overlay's; return all definitions and the names of the active studies.
 
-    The overlay's `config.yaml` decides which studies are active. A name that both folders define is an error: results are filed by
-    name. Raises StudyError, one line that names file, key and remedy.
+    The overlay's `config.yaml` decides which studies are active, and which weights are kept. A name that both folders define is an
+    error: results are filed by name. Raises StudyError, one line that names file, key and remedy.
     """
     folders = [folder] + ([overlay] if overlay else [])
     if overlay and not overlay.is_dir():
@@ -101,9 +97,12 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
         sweeps=sweeps,
         suites=parsed["benchmarks"],
         studies={name: study for name, (study, _) in studies.items()},
+        settings=settings,
     )
     for name in settings.studies:
         known(name, registry.studies, what="study", where=f"{settings_file}: studies")
+    for name in settings.keep:
+        known(name, registry.recipes | registry.sweeps, what="recipe", where=f"{settings_file}: keep")
     return registry, settings.studies
 
 
@@ -244,7 +243,22 @@ def _recipes(folders: list[Path]) -> tuple[dict[str, Recipe], dict[str, list[str
             _add(cells, {name: list(expanded)}, file)
         if both := sorted(recipes.keys() & cells.keys()):
             raise StudyError(f"{file}: {both[0]}: a recipe and a sweep have this name; choose another")
+        for name in parsed.recipes:
+            _check_start(name, recipes, where=f"{file}: recipes.{name}.starts_from")
     return recipes, cells
+
+
+def _check_start(name: str, recipes: dict[str, Recipe], *, where: str) -> None:
+    """Raise StudyError unless a recipe starts from phased recipes, and in the end from the base."""
+    path = [name]
+    while start := recipes[path[-1]].starts_from:
+        known(start.recipe, recipes, what="recipe", where=f"{where}.recipe")
+        if recipes[start.recipe].strategy == "stacked":
+            raise StudyError(f"{where}.recipe: {start.recipe!r} is stacked and has no stage of one phase; name a phased recipe")
+        if start.recipe in path:
+            circle = " -> ".join([*path, start.recipe])
+            raise StudyError(f"{where}.recipe: {circle} is a circle; let one of them start from the base")
+        path.append(start.recipe)
 
 
 def _expand(sweep: Sweep, base: Recipe, where: str) -> dict[str, Recipe]:

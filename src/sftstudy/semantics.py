@@ -9,17 +9,20 @@ SEMANTICS: dict[str, int] = {
     "fetch_model": 1,
     "pretrain_model": 1,
     "validate_data": 1,
-    "prepare_phase": 1,
+    "check_overlap": 1,
+    "prepare_phase": 2,
     "mix_stage": 1,
     "train_stage": 2,
     "score_harness": 1,
     "answer_mt_bench": 1,
     "judge_mt_bench": 1,
     "select_checkpoint": 1,
+    "retain_weights": 1,
     "collect_scores": 1,
     "render_table": 1,
     "render_figure": 1,
     "summarize_study": 1,
+    "render_passport": 1,
 }
 
 PINNED_MAJORS: dict[str, str] = {"tokenizers": "0", "transformers": "5"}

@@ -46,6 +46,26 @@ class DataSpec(Strict):
     world_hashes: dict[str, str] = {}
 
 
+class ItemPlaces(Strict):
+    """Where a benchmark's items lie, and a folder that mirrors the hub. Lists of item numbers are by task: all items count here."""
+
+    incidental = frozenset({"mirror"})
+
+    uses: list[config.Location]
+    mirror: str | None = None
+    question_ids: list[int] | None = None
+
+
+class OverlapSpec(Strict):
+    """Input of `check_overlap`: all phases of a data set, and the benchmarks that score what is trained on it."""
+
+    kind: Literal["overlap"] = "overlap"
+    data: str
+    phases: dict[str, config.Phase]
+    benchmarks: dict[str, ItemPlaces]
+    world_hashes: dict[str, str] = {}
+
+
 class PhaseSpec(Strict):
     """Input of `prepare_phase`: one phase of the data, cleaned and tokenised for one model."""
 
@@ -80,8 +100,14 @@ class Place(Strict):
 
 
 class Parent(Strict):
-    """The stage that a stage continues from; its `selection.json` names the checkpoint. A first stage has no parent."""
+    """The stage, perhaps another recipe's, that a stage continues from; its `selection.json` names the checkpoint.
 
+    A first stage has no parent. `recipe` says where the parent lies; which one it is stands in `spec_hash`.
+    """
+
+    incidental = frozenset({"recipe"})
+
+    recipe: str
     stage: str
     spec_hash: str
     selection: config.Selection
@@ -166,7 +192,7 @@ class StudySpec(Strict):
 
 
 Spec = Annotated[
-    WorldSpec | ModelSpec | DataSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
+    WorldSpec | ModelSpec | DataSpec | OverlapSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -191,6 +217,7 @@ def programs(spec: Spec) -> tuple[str, ...]:
     return {
         "world": ("generate_world",),
         "data": ("validate_data",),
+        "overlap": ("check_overlap",),
         "phase": ("prepare_phase",),
         "stage": ("mix_stage", "train_stage") if isinstance(spec, StageSpec) and spec.training else (),
         "study": (),

@@ -93,6 +93,22 @@ def test_the_judge_is_named(study: Path) -> None:
     assert "lcs-rule" in (study / "results/studies/tiny/tables/lab-against-tulu.md").read_text()
 
 
+def test_weights_that_nobody_will_ask_for_are_gone(study: Path) -> None:
+    """What the next stage starts from stays, and the last checkpoint of a run."""
+    records = sorted((study / "results" / "runs").rglob("retention.json"))
+    assert len(records) == 20
+    num_checkpoints = 0
+    for path in records:
+        kept, folder = json.loads(path.read_text())["kept"], path.parent.relative_to(study / "results")
+        selection = path.with_name("selection.json")
+        places = [entry["ckpt"] for entry in json.loads(path.with_name("training.json").read_text())["checkpoints"]]
+        assert kept == [json.loads(selection.read_text())["ckpt"] if selection.exists() else places[-1]]
+        assert [found.name for found in sorted((study / "scratch" / folder).glob("ckpt*"))] == kept
+        num_checkpoints += len(places)
+    assert num_checkpoints == 54
+    assert not list((study / "scratch" / "runs").rglob("resume"))
+
+
 def test_a_second_run_has_nothing_to_do(study: Path) -> None:
     assert "Nothing to be done" in snakemake(study, "-c", "all").stdout
 
@@ -177,7 +193,7 @@ def test_a_raised_semantics_number_replans_what_that_program_made(restored: Path
     judged = replanned("judge_mt_bench")
     # what was answered, trained or scored elsewhere stays, but for what continues from a checkpoint chosen by these ratings
     untouched = {(rule, wildcards) for rule, wildcards in judged if "recipe=" in wildcards and "phased" not in wildcards}
-    assert {rule for rule, _ in untouched} == {"judge_mt_bench"}
+    assert {rule for rule, _ in untouched} == {"judge_mt_bench", "retain_weights"}
     assert not {wildcards for rule, wildcards in judged if rule == "train_stage" and "stage=01-" in wildcards}
 
 
@@ -222,23 +238,32 @@ def test_a_killed_stage_continues_to_the_same_weights(study: Path, kill: signal.
     assert [rule for rule, _ in planned_jobs(result.stdout)] == ["train_stage"]
 
 
-def test_an_overlay_brings_its_own_data_and_a_malformed_row_ends_before_training(study: Path, tmp_path: Path) -> None:
-    overlay = tmp_path / "overlay"
-    (overlay / "studies").mkdir(parents=True)
-    rows = [json.dumps({"prompt": f"say {word}", "response": word}) for word in ("yes", "no") * 16]
-    training = "{effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: 1}"
+ROWS = [json.dumps({"prompt": f"say {word}", "response": word}) for word in ("yes", "no") * 16]
+
+
+def write_overlay(folder: Path, name: str, *, rows: list[str], num_checkpoints: int, benchmark: str) -> Path:
+    """An overlay with data, a recipe and a study of one name."""
+    (folder / "studies").mkdir(parents=True)
+    training = f"{{effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: {num_checkpoints}}}"
+    source = "{from: {path: chats.jsonl}, format: prompt-response}"
     files = {
-        "config.yaml": "studies: [own]",
-        "data.yaml": "own: {phases: {all: {num_samples: 32, sources: [{from: {path: chats.jsonl}, format: prompt-response}]}}}",
-        "recipes.yaml": f"recipes: {{own: {{strategy: stacked, training: {training}}}}}",
-        "studies/own.yaml": (
+        "config.yaml": f"studies: [{name}]",
+        "data.yaml": f"{name}: {{phases: {{all: {{num_samples: 32, sources: [{source}]}}}}}}",
+        "recipes.yaml": f"recipes: {{{name}: {{strategy: stacked, training: {training}}}}}",
+        f"studies/{name}.yaml": (
             "question: Does my data change anything?\n"
-            "runs: [{model: [tiny-llama], data: [own], recipe: [own], seed: [1]}]\nbenchmarks: [tiny-mmlu]\n"
+            f"runs: [{{model: [tiny-llama], data: [{name}], recipe: [{name}], seed: [1]}}]\nbenchmarks: [{benchmark}]\n"
         ),
-        "chats.jsonl": "\n".join([*rows[:-1], '{"prompt": "no reply"}']),
+        "chats.jsonl": "\n".join(rows),
     }
-    for name, text in files.items():
-        (overlay / name).write_text(text)
+    for file, text in files.items():
+        (folder / file).write_text(text)
+    return folder
+
+
+def test_an_overlay_brings_its_own_data_and_a_malformed_row_ends_before_training(study: Path, tmp_path: Path) -> None:
+    rows = [*ROWS[:-1], '{"prompt": "no reply"}']
+    overlay = write_overlay(tmp_path / "overlay", "own", rows=rows, num_checkpoints=1, benchmark="tiny-mmlu")
     failed = snakemake(study, "-c", "all", "--config", f"overlay={overlay}")
     assert failed.returncode == 1
     log = "logs/validate_data/own.log"
@@ -246,8 +271,32 @@ def test_an_overlay_brings_its_own_data_and_a_malformed_row_ends_before_training
     assert f"{overlay}/chats.jsonl:32: expected a string in 'response'" in (study / log).read_text()
     assert not (study / "scratch/runs/tiny-llama/own").exists()
 
-    (overlay / "chats.jsonl").write_text("\n".join(rows))
+    (overlay / "chats.jsonl").write_text("\n".join(ROWS))
     result = snakemake(study, "-c", "all", "--config", f"overlay={overlay}")
     assert result.returncode == 0, result.stdout[-3000:]
     assert json.loads((study / "results/runs/tiny-llama/own/own/seed1/01-stacked/training.json").read_text())["samples_seen"] == 32
     assert "Study own: 1 run" in (study / "results/studies/own/summary.txt").read_text()
+
+
+def test_a_benchmark_that_changes_late_names_the_command_that_trains_the_weights_again(study: Path, tmp_path: Path) -> None:
+    overlay = write_overlay(tmp_path / "late comer", "late", rows=ROWS, num_checkpoints=2, benchmark="late-exam")
+    suite = "late: {kind: harness, stock_tasks: false, batch_size: 32, include_path: %s, benchmarks: {late-exam: %s}}"
+    exam = "{tasks: [tiny_mmlu_music], metric: acc, uses: [{world: tiny, file: mmlu_music.jsonl}]}"
+    (overlay / "benchmarks.yaml").write_text(suite % (study / "config" / "tasks" / "tiny", exam))
+    settings = ("--config", f"overlay={overlay}")
+    assert snakemake(study, "-c", "all", *settings).returncode == 0
+    run = "runs/tiny-llama/late/late/seed1/01-stacked"
+    assert [path.name for path in (study / "scratch" / run).glob("ckpt*")] == ["ckpt02"]
+
+    (overlay / "benchmarks.yaml").write_text((suite % (study / "config" / "tasks" / "tiny", exam)).replace("32", "16"))
+    failed = snakemake(study, "-c", "all", *settings)
+    assert failed.returncode == 1
+    assert "train_stage" not in {rule for rule, _ in planned_jobs(failed.stdout)}
+    log = study / "logs" / "score_harness" / run.removeprefix("runs/") / "late" / "part01.log"
+    error = log.read_text().splitlines()[-1]
+    what, command = error.split(" again: ")
+    assert what == f"error: scratch/{run}/ckpt01: weights are gone; to make them"
+    typed = command.replace("snakemake", f"{sys.executable} -m snakemake")
+    subprocess.run(typed, shell=True, cwd=study, env=variables(study), check=True, capture_output=True)
+    assert "Nothing to be done" in snakemake(study, "-n", *settings).stdout
+    assert [path.name for path in (study / "scratch" / run).glob("ckpt*")] == ["ckpt02"]

@@ -258,6 +258,32 @@ def test_finished_stage_only_publishes_and_loads_no_torch(study: Any) -> None:
     assert (study.results(stage) / "metrics.jsonl").read_bytes() == metrics
 
 
+def test_no_resume_state_and_no_half_written_folder_stays_of_a_finished_stage(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sftstudy.train import checkpoints
+
+    stage, whole = study.stage(), checkpoints.save_weights
+    scratch = study.scratch(stage)
+
+    def dying(folder: Path, *args: Any, **kwargs: Any) -> None:
+        if folder.name == "ckpt02":  # what a SIGKILL leaves
+            for path in (scratch / ".ckpt02.partial", scratch / "resume" / ".step00000008.partial"):
+                path.mkdir()
+                (path / "half").touch()
+            raise Killed
+        whole(folder, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoints, "save_weights", dying)
+        with pytest.raises(Killed):
+            train(study, stage)
+    train(study, stage)
+    left = ["attempts", "ckpt01", "ckpt02", "ckpt03", "finished.json", "identity.json", "metrics.jsonl"]
+    assert sorted(path.name for path in scratch.iterdir()) == left
+    (scratch / "resume" / "step00000012").mkdir(parents=True)  # a kill after the record was written
+    train(study, stage)
+    assert sorted(path.name for path in scratch.iterdir()) == left
+
+
 def test_finished_stage_without_its_weights_trains_again(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
     stage = study.stage()
     record = train(study, stage)
@@ -391,14 +417,16 @@ def test_a_stage_starts_from_the_selected_checkpoint_and_counts_what_was_spent(s
 
 
 def second_stage(study: Any, parent: Any, *, selection_hash: str) -> Any:
-    """The same training once more, continued from `parent`."""
+    """The same training once more, as another recipe's stage that continues from `parent`."""
     from sftstudy.config import Selection
     from sftstudy.data.mix import mix_stage
 
     child = parent.model_copy(
         update={
+            "recipe": "branch",
             "stage": "02-more",
             "parent": spec.Parent(
+                recipe=parent.recipe,
                 stage=parent.stage,
                 spec_hash=spec.spec_hash(parent),
                 selection=Selection(benchmark="mmlu"),

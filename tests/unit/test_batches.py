@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from sftstudy.train.attention import TESTED_FAMILIES, attention_inputs, attention_of, has_flash_attention, is_packed
 from sftstudy.train.batches import cut_step, lay_out
-from training_toys import FAMILIES, LENGTHS, random_model, random_samples
+from training_toys import FAMILIES, LENGTHS, random_model, random_samples, training
 
 CPU = torch.device("cpu")
 
@@ -77,33 +78,47 @@ def test_tensors_of_a_padded_and_of_a_packed_microbatch() -> None:
 
 def losses(model: Any, samples: Any, *, packed: bool, **changes: Any) -> torch.Tensor:
     """Loss of every supervised token, in the order of the samples."""
-    batch = lay_out(samples, packed=packed, device=CPU)
-    inputs = {"attention_mask": batch.attention_mask, "position_ids": batch.position_ids, **changes}
+    batch = lay_out(samples, packed=packed, device=model.device)
     with torch.no_grad():
-        logits = model(input_ids=batch.input_ids, use_cache=False, **inputs).logits
+        logits = model(input_ids=batch.input_ids, use_cache=False, **attention_inputs(model, batch) | changes).logits
     return functional.cross_entropy(logits[batch.targets].float(), batch.labels, reduction="none")
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_samples_loss_is_the_same_alone_padded_and_packed(family: str, attention: str) -> None:
-    model, samples = random_model(family, attention=attention).eval(), random_samples()
-    alone = torch.cat([losses(model, [sample], packed=False) for sample in samples])
+def test_a_samples_loss_is_the_same_alone_padded_and_packed(family: str) -> None:
+    """Alone by the library's plainest attention; padded and packed by those that train."""
+    plain, samples = random_model(family, attention="eager").eval(), random_samples()
+    alone = torch.cat([losses(plain, [sample], packed=False) for sample in samples])
     assert len(alone) > len(LENGTHS)
     for packed in (False, True):
+        model = random_model(family, attention=attention_of(CPU, packed=packed)).eval()
         assert torch.allclose(losses(model, samples, packed=packed), alone, atol=2e-5)
     # were they not kept apart, it would show
-    length = sum(LENGTHS)
-    leaking = losses(model, samples, packed=True, attention_mask=torch.ones((1, length), dtype=torch.int64), position_ids=None)
+    leaking = losses(model, samples, packed=True, sample_lengths=[sum(LENGTHS)])
     assert (leaking - alone).abs().max() > 0.1
+
+
+@pytest.mark.skipif(not has_flash_attention(torch.device("cuda")), reason="flash attention needs a GPU and the package flash-attn")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flash_attention_keeps_packed_samples_apart(family: str) -> None:
+    model = random_model(family, attention="flash_attention_2").eval().to("cuda", torch.bfloat16)
+    samples = random_samples()
+    alone = torch.cat([losses(model, [sample], packed=True) for sample in samples])
+    assert torch.allclose(losses(model, samples, packed=True), alone, atol=2e-2)
+
+
+def test_every_tested_family_is_packed_by_default_and_no_other() -> None:
+    assert {random_model(family).config.model_type for family in FAMILIES} == TESTED_FAMILIES
+    assert [is_packed(training(packing=packing), "gemma2") for packing in ("auto", "on", "off")] == [False, True, False]
+    assert [is_packed(training(packing=packing), "llama") for packing in ("auto", "on", "off")] == [True, True, False]
 
 
 def test_a_process_with_nothing_to_do_still_takes_part() -> None:
     for packed in (False, True):
         batch = lay_out([], packed=packed, device=CPU)
-        model = random_model()
+        model = random_model(attention=attention_of(CPU, packed=packed))
         assert (batch.input_ids.shape, batch.labels.shape) == ((1, 1), (0,))
-        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids).logits
+        logits = model(input_ids=batch.input_ids, **attention_inputs(model, batch)).logits
         functional.cross_entropy(logits[batch.targets], batch.labels, reduction="sum").backward()
         gradients = [weight.grad for weight in model.parameters()]
         assert all(gradient is not None and not gradient.any() for gradient in gradients)

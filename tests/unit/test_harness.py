@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -226,8 +227,10 @@ def test_gone_or_changed_weights_name_the_forcerun(tmp_path):
     with pytest.raises(StudyError, match=r"weights are not those that the record names.*--forcerun .*training.json"):
         score(toy, suite)
     (toy.scratch / "ckpt02" / "config.json").unlink()
+    shutil.rmtree(toy.scratch / "scores")
     with pytest.raises(StudyError, match=r"ckpt02: weights are gone; .*snakemake -c all --forcerun .*training.json"):
         score(toy, suite)
+    assert not (toy.scratch / "scores").exists()  # no hours were spent on the first checkpoint before
 
 
 def test_a_base_stage_scores_the_model_itself(toy, tmp_path):

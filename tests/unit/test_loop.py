@@ -14,6 +14,7 @@ from processes import in_processes
 from sftstudy.config import Lora, Training
 from sftstudy.errors import StudyError
 from sftstudy.train import loop
+from sftstudy.train.attention import attention_of
 from sftstudy.train.batches import Sample, lay_out
 from sftstudy.train.models import prepared
 from sftstudy.train.parallel import World, joined, spread, whole
@@ -25,15 +26,15 @@ def samples() -> list[Sample]:
     return random_samples()
 
 
-def spread_model(world: World, settings: Training, family: str = "Llama") -> Any:
-    model = prepared(random_model(family), settings, seed=0)
+def spread_model(world: World, settings: Training, family: str = "Llama", *, packed: bool = False) -> Any:
+    model = prepared(random_model(family, attention=attention_of(world.device, packed=packed)), settings, seed=0)
     spread(model, world, precision=settings.precision, sharding=settings.sharding, cpu_offload=settings.cpu_offload)
     return model
 
 
 def gradients(world: World, samples: list[Sample], family: str = "Llama", *, packed: bool = False, **settings: Any) -> Any:
     """(loss, all gradients end to end)."""
-    model = spread_model(world, training(**settings), family)
+    model = spread_model(world, training(**settings), family, packed=packed)
     loss, _ = loop.accumulate(model, samples, world=world, training=training(**settings), packed=packed)
     found = [whole(weight.grad).flatten() for weight in model.parameters() if weight.grad is not None]
     return loss, torch.cat(found)
@@ -112,7 +113,8 @@ def plain_steps(settings: Training, batches: list[list[Sample]]) -> tuple[list[f
 
 
 def our_steps(world: World, settings: Training, batches: list[list[Sample]]) -> tuple[list[float], Any]:
-    model = spread_model(world, settings)
+    packed = settings.packing == "on"
+    model = spread_model(world, settings, packed=packed)
     optimizer = loop.make_optimizer(model, settings)
     losses = []
     loop.train(
@@ -123,7 +125,7 @@ def our_steps(world: World, settings: Training, batches: list[list[Sample]]) -> 
         seed=1,
         training=settings,
         world=world,
-        packed=settings.packing == "on",
+        packed=packed,
         samples_of=batches.__getitem__,
         rate_of=lambda _: settings.learning_rate,
         after_step=lambda _, result: losses.append(result.loss),

@@ -9,6 +9,7 @@ from torch.distributed.tensor import DTensor
 
 from processes import in_processes
 from sftstudy.train import loop
+from sftstudy.train.attention import attention_of
 from sftstudy.train.models import gathered
 from sftstudy.train.parallel import joined, spread
 from training_toys import random_model, random_samples, training
@@ -24,7 +25,8 @@ def train(sharding: Any, precision: Any, packing: Any) -> dict[str, Any]:
         sharding=sharding, precision=precision, packing=packing, max_tokens_per_microbatch=24, learning_rate=3e-3, clip_norm=0.5
     )
     with joined("cpu") as world:
-        model = random_model()
+        packed = packing == "on"
+        model = random_model(attention=attention_of(world.device, packed=packed))
         num_weights = sum(weight.numel() for weight in model.parameters())
         before = {name: tensor.clone() for name, tensor in gathered(model).items()}
         spread(model, world, precision=precision, sharding=sharding, cpu_offload=False)
@@ -38,7 +40,7 @@ def train(sharding: Any, precision: Any, packing: Any) -> dict[str, Any]:
             seed=0,
             training=settings,
             world=world,
-            packed=packing == "on",
+            packed=packed,
             samples_of=lambda step: random_samples(seed=step),
             rate_of=lambda _: settings.learning_rate,
             after_step=lambda _, result: results.append(result),

@@ -54,7 +54,85 @@ def test_phased_run_is_a_chain_and_the_base_is_shared() -> None:
     assert list(stages) == ["01-instruct", "02-knowledge", "03-skills"]
     assert [stage.parent and stage.parent.stage for stage in stages.values()] == [None, "01-instruct", "02-knowledge"]
     assert sum(stage.stage == "00-base" for stage in plan.stages.values()) == 1
-    assert plan.children[plan.records_of(stages["01-instruct"])] == stages["02-knowledge"]
+    assert plan.children[plan.records_of(stages["01-instruct"])] == [plan.records_of(stages["02-knowledge"])]
+
+
+BRANCHES = """
+recipes:
+  trunk:
+    strategy: phased
+    training: &training {effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: 2}
+    select: {instruct: {benchmark: tiny-mt-bench}}
+  branch:
+    strategy: phased
+    training: {<<: *training, replay: 0.5}
+    starts_from: {recipe: trunk, phase: instruct}
+    select: {knowledge: {benchmark: tiny-mmlu}}
+  joined: {strategy: stacked, training: *training, starts_from: {recipe: branch, phase: knowledge}}
+sweeps:
+  rates: {base: branch, vary: {learning_rate: [2e-3, 3e-3]}, name: "{base}-lr{learning_rate}"}
+"""
+
+
+def plan_of(folder: Path, *recipes: str, settings: str = "") -> Plan:
+    """The plan of a study with one run per recipe of BRANCHES, scored by tiny-mmlu."""
+    (folder / "studies").mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"studies: [own]\n{settings}")
+    (folder / "recipes.yaml").write_text(BRANCHES)
+    grid = f"{{model: [tiny-llama], data: [tiny], recipe: [{', '.join(recipes)}], seed: [1]}}"
+    (folder / "studies" / "own.yaml").write_text(f"question: q\nruns: [{grid}]\nbenchmarks: [tiny-mmlu]")
+    return Plan.from_config(CONFIG, overlay=folder)
+
+
+def named(plan: Plan) -> dict[str, spec.StageSpec]:
+    return {f"{stage.recipe}/{stage.stage}": stage for stage in plan.stages.values() if stage.training}
+
+
+def test_a_recipe_starts_from_another_ones_stage_which_is_trained_once_and_scored_for_selection_alone(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "branch", "rates", "joined")
+    stages = named(plan)
+    swept = [f"branch-lr{rate}/{stage}" for rate in (0.002, 0.003) for stage in ("02-knowledge", "03-skills")]
+    assert sorted(stages) == sorted(["trunk/01-instruct", "branch/02-knowledge", "branch/03-skills", "joined/03-stacked", *swept])
+    parents = {name: f"{stage.parent.recipe}/{stage.parent.stage}" for name, stage in stages.items() if stage.parent}
+    assert {child for child, parent in parents.items() if parent == "trunk/01-instruct"} == {
+        "branch/02-knowledge", "branch-lr0.002/02-knowledge", "branch-lr0.003/02-knowledge",
+    }  # fmt: skip
+    assert parents["joined/03-stacked"] == parents["branch/03-skills"] == "branch/02-knowledge"
+    assert len(plan.children[plan.records_of(stages["trunk/01-instruct"])]) == 3
+    assert [part.phase for part in stages["branch/02-knowledge"].mixture] == ["knowledge", "instruct"]
+    assert [part.phase for part in stages["joined/03-stacked"].mixture] == ["skills"]
+    # tiny-mt-bench is asked of the trunk alone, and nothing else
+    assert plan.suites_of(stages["trunk/01-instruct"]) == ["tiny-mt-bench"]
+    assert plan.suites_of(stages["branch/02-knowledge"]) == ["tiny-harness"]
+    assert {stage.recipe for stage in plan.study_spec("own").stages} == {
+        "none", "branch", "branch-lr0.002", "branch-lr0.003", "joined",
+    }  # fmt: skip
+
+
+def test_a_start_has_the_same_hash_as_the_stage_of_its_own_run(tmp_path: Path) -> None:
+    alone = named(plan_of(tmp_path / "alone", "branch"))["trunk/01-instruct"]
+    joined = plan_of(tmp_path / "joined", "joined")
+    assert spec.spec_hash(named(joined)["trunk/01-instruct"]) == spec.spec_hash(alone)
+    assert list(named(joined)) == ["trunk/01-instruct", "branch/02-knowledge", "joined/03-stacked"]
+
+
+def test_where_a_parent_lies_changes_no_hash() -> None:
+    """Which one it is stands in its own hash; so stages that were trained before parents had a recipe stay trained."""
+    child = next(stage for stage in Plan.from_config(CONFIG).stages.values() if stage.parent)
+    assert child.parent
+    elsewhere = child.model_copy(update={"parent": child.parent.model_copy(update={"recipe": "another"})})
+    assert spec.spec_hash(elsewhere) == spec.spec_hash(child)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [("", [2, 2, 1, 1]), ("keep: [branch, rates]", [2, 0, 0, 1]), ("keep_weights: all", [0, 0, 0, 0])],
+)
+def test_which_weights_may_go(settings: str, expected: list[int], tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "branch", "joined", settings=settings)
+    assert list(named(plan)) == ["trunk/01-instruct", "branch/02-knowledge", "branch/03-skills", "joined/03-stacked"]
+    assert [plan.removable(stage) for stage in named(plan).values()] == [["ckpt01", "ckpt02"][:number] for number in expected]
+    assert [plan.removable(stage) for stage in plan.stages.values() if not stage.training] == [[]]
 
 
 def stage_hashes(plan: Plan) -> dict[Path, str]:
@@ -92,6 +170,19 @@ def test_what_cannot_change_a_number_changes_no_hash() -> None:
     assert [hashes(after) for after in kept] == [hashes(registry)] * len(kept)
     assert hashes(changed("tiny-mt-bench", judge=judge.model_copy(update={"model": "another"}))) != hashes(registry)
     assert hashes(changed("tiny-harness", batch_size=1)) != hashes(registry)
+
+
+def test_a_new_benchmark_replans_the_overlap_report_and_the_tables_alone() -> None:
+    def texts(*benchmarks: str) -> dict[str, str]:
+        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks)})
+        suites = registry.suites | {"new": registry.suites["tiny-mt-bench"]}
+        plan = Plan(registry.model_copy(update={"studies": {"tiny": study}, "suites": suites}), ["tiny"], CONFIG)
+        return {str(folder): spec.to_text(value) for folder, value in plan.specs.items()}
+
+    registry = Plan.from_config(CONFIG).registry
+    before, after = texts("tiny-mmlu"), texts("tiny-mmlu", "new")
+    assert after.keys() - before.keys() == {"results/suites/new"}
+    assert {folder for folder in before if before[folder] != after[folder]} == {"results/overlap/tiny", "results/studies/tiny"}
 
 
 def test_an_overlay_has_the_same_hashes_wherever_it_lies(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from sftstudy.config import Phase
 from sftstudy.data.prepare import prepare_phase
 from sftstudy.errors import StudyError
 from sftstudy.models import fetch_model
-from sftstudy.records import write_record
+from sftstudy.records import RoleTokens, write_record
 from sftstudy.rows import read_rows
 
 
@@ -36,6 +36,9 @@ def test_report_and_rows(new_study: Callable[..., Any], tokenizer: Any) -> None:
     assert (record.num_tokens, record.num_supervised_tokens) == (8 + 9, 2 + 4)
     assert (record.supervised_per_turn, record.eos_supervised_share, record.bos_per_sample) == (3.0, 1.0, 1.0)
     assert record.tokens_per_sample == {"min": 8, "median": 8.5, "mean": 8.5, "p95": 8.95, "max": 9}
+    assert (record.length_histogram.edges, record.length_histogram.counts) == ([8, 9, 10], [1, 1])
+    assert record.role_tokens["user"] == RoleTokens(num_turns=2, num_tokens=5, num_supervised_tokens=0)
+    assert record.role_tokens["assistant"] == RoleTokens(num_turns=2, num_tokens=6, num_supervised_tokens=6)
     rows = read_rows(study.layout.phase_rows("toy", "facts", "facts"), remedy="")
     ids, supervised = rows.row(1)
     assert tokenizer.decode(ids[supervised]) == "blue and blue <|end|>"

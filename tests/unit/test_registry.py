@@ -28,6 +28,13 @@ def study(model: str = "tiny-llama", data: str = "tiny", recipe: str = "mine", b
 
 LAB = "{effective_batch_size: 8, learning_rate: 1e-3, epochs: 1, num_checkpoints: 1}"
 
+
+def branches(**starts: str) -> str:
+    """Phased recipes by name, each with what stands in its `starts_from: {recipe: ...}`."""
+    held = (f"{name}: {{strategy: phased, training: {LAB}, starts_from: {{recipe: {start}}}}}" for name, start in starts.items())
+    return f"recipes: {{{', '.join(held)}}}"
+
+
 MISTAKES = {
     "unknown key": (
         {"recipes": "recipes: {mine: {strategy: stacked, training: {learning_rte: 1}}}"},
@@ -101,6 +108,43 @@ MISTAKES = {
             + "\ntables: {t: {kind: grid, caption: c, sweep: tiny-batch-lr, rows: a, columns: b}}"
         },
         "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
+    ),
+    "kept recipe that is not there": (
+        {"config": "studies: [tiny]\nkeep: [tiny-lab-stakked]"},
+        "config.yaml: keep: no recipe 'tiny-lab-stakked'; did you mean 'tiny-lab-stacked'?",
+    ),
+    "start of an unknown recipe": (
+        {"recipes": branches(mine="tiny-lab-fazed, phase: instruct")},
+        "recipes.yaml: recipes.mine.starts_from.recipe: no recipe 'tiny-lab-fazed'; did you mean 'tiny-lab-phased'?",
+    ),
+    "start of a stacked recipe": (
+        {"recipes": branches(mine="tiny-lab-stacked, phase: instruct")},
+        "recipes.yaml: recipes.mine.starts_from.recipe: 'tiny-lab-stacked' is stacked and has no stage of one phase",
+    ),
+    "starts in a circle": (
+        {"recipes": branches(mine="yours, phase: instruct", yours="mine, phase: knowledge")},
+        "recipes.yaml: recipes.mine.starts_from.recipe: mine -> yours -> mine is a circle; let one of them start from the base",
+    ),
+    "start of an unknown phase": (
+        {"recipes": branches(mine="tiny-lab-phased, phase: knowlege")} | study(),
+        "recipes.yaml: mine: starts_from.phase: no phase of data 'tiny' 'knowlege'; did you mean 'knowledge'?",
+    ),
+    "start after the last phase": (
+        {"recipes": branches(mine="tiny-lab-phased, phase: skills")} | study(),
+        "recipes.yaml: mine: starts_from.phase: 'skills' is the last phase of data 'tiny'; name one that others follow",
+    ),
+    "start of a phase that was trained before": (
+        {"recipes": branches(mine="yours, phase: instruct", yours="tiny-lab-phased, phase: knowledge")} | study(),
+        "recipes.yaml: mine: starts_from.phase: 'yours' itself starts after 'instruct'; name the recipe that trains it",
+    ),
+    "start without a selection": (
+        {"recipes": branches(mine="yours, phase: knowledge", yours="tiny-lab-phased, phase: instruct")} | study(),
+        "recipes.yaml: yours: select.knowledge: missing; say how this phase's checkpoint is chosen",
+    ),
+    "selection of a phase before the start": (
+        {"recipes": branches(mine="tiny-lab-phased, phase: instruct")[:-2] + ", select: {instruct: {benchmark: tiny-mmlu}}}}"}
+        | study(),
+        "recipes.yaml: mine: no phase of data 'tiny' after 'instruct' 'instruct'; known: knowledge, skills",
     ),
     "no selection": (
         {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}"} | study(),

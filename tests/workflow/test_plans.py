@@ -45,6 +45,38 @@ def test_a_mistake_is_one_line_and_nothing_runs(checkout: Path) -> None:
     assert not (checkout / "results").exists()
 
 
+def test_planned_disk_is_said_once_and_not_again_by_jobs_or_where_nothing_is_trained(checkout: Path) -> None:
+    cheap = "results/worlds/tiny/spec.yaml"
+    expected = {
+        ("-n",): 1,
+        (cheap, "-c1"): 1,
+        (cheap, "-c1", "--forceall", "--quiet", "all"): 0,
+        ("-n", "--mode", "remote"): 0,
+        ("-n", "--mode", "subprocess"): 0,
+        ("-n", "-s", "workflow/tables.smk"): 0,
+    }
+    lines = {arguments: snakemake(checkout, *arguments).stdout.splitlines() for arguments in expected}
+    assert {arguments: sum(line.startswith("disk: ") for line in found) for arguments, found in lines.items()} == expected
+    assert re.search(
+        r"^disk: 20 stages, 54 checkpoints: peak 0\.\d\d GB of weights \+ .* stay; not counted: ", "\n".join(lines[("-n",)]), re.M
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), ["1", "auto"]),
+        (("--set-resources", "train_stage:processes=4", "train_stage:device=cuda"), ["4", "cuda"]),
+    ],
+)
+def test_processes_and_device_are_resources(flags: tuple[str, ...], expected: list[str], checkout: Path) -> None:
+    target = "results/runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked/training.json"
+    planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
+    command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0].split()
+    assert [command[0], Path(command[1]).name, Path(command[2]).name] == ["python", "train_stage.py", "spec.yaml"]
+    assert command[3:] == ["--processes", expected[0], "--device", expected[1]]
+
+
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:
     missing = snakemake(checkout, "--profile", "slurm", "-n")
     assert missing.returncode == 1

@@ -10,7 +10,7 @@ from sftstudy.plan import Plan
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
-share_with_jobs()
+share_with_jobs(config)
 
 CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
@@ -48,10 +48,12 @@ wildcard_constraints:
 
 
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
+PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
 SCORED = [
     f"{stem}.json" for stage in PLAN.stages.values() for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)
 ]
+RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
 RECORDS = SCORED + TRAINED
 TABLES = [
@@ -117,12 +119,22 @@ def data_files(wildcards):
     return files_of_job(LAYOUT.data_record(wildcards.data).parent)
 
 
+def overlap_files(wildcards):
+    return files_of_job(LAYOUT.overlap_record(wildcards.data).parent)
+
+
 def phase_files(wildcards):
     return files_of_job(LAYOUT.phase_record(wildcards.model, wildcards.data, wildcards.phase).parent)
 
 
 def suite_files(wildcards):
     return files_of_job(LAYOUT.suite_spec(wildcards.suite).parent)
+
+
+def phases_of_data(wildcards):
+    """Records of all phases of a data set."""
+    phases = PLAN.registry.data[wildcards.data].phases
+    return [str(LAYOUT.phase_record(wildcards.model, wildcards.data, phase)) for phase in phases]
 
 
 def phases_of(wildcards):
@@ -134,10 +146,21 @@ def phases_of(wildcards):
 def start_of(wildcards):
     """What a stage starts from: its parent's training and selection records, or the base model's record."""
     stage = stage_of(wildcards)
-    if stage.parent is None:
+    parent = PLAN.parent_of(stage)
+    if parent is None:
         return [str(LAYOUT.model_record(stage.model))]
-    parent = LAYOUT.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.parent.stage)
     return [str(parent / "selection.json"), str(parent / "training.json")]
+
+
+def children_of(wildcards):
+    """Training records of the stages that continue from a stage."""
+    return [str(child / "training.json") for child in PLAN.children.get(PLAN.records_of(stage_of(wildcards)), [])]
+
+
+def scores_of(wildcards):
+    """Score records of a stage that the active studies want, and those that select its checkpoint."""
+    stage = stage_of(wildcards)
+    return [f"{stem}.json" for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)]
 
 
 def weights_of(wildcards):
@@ -149,7 +172,7 @@ def weights_of(wildcards):
 
 def selection_of(wildcards):
     """The rule by which a stage's checkpoint is chosen."""
-    return PLAN.children[PLAN.records_of(stage_of(wildcards))].parent.selection
+    return PLAN.selection_of(stage_of(wildcards))
 
 
 def selection_suite(wildcards):

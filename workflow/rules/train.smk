@@ -14,8 +14,11 @@ rule train_stage:
         "<logs>/train_stage/{model}/{data}/{recipe}/seed{seed}/{stage}.log",
     conda:
         "../../envs/train.yaml"
+    resources:
+        processes=1,
+        device="auto",
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
     shell:
-        "python {params.script:q} {input.spec:q} 2> {log:q}"
+        "python {params.script:q} {input.spec:q} --processes {resources.processes} --device {resources.device} 2> {log:q}"

@@ -29,6 +29,9 @@ def main() -> None:
         raise StudyError(f"{len(lines)} records do not match the plan; nothing was touched; `snakemake -n` shows what would run")
     command = [
         "snakemake",
+        "tables",
+        # where nothing was removed, or never will be, the record is not needed
+        *(str(record) for record in plan.retention_records if record.exists()),
         "--touch",
         "--cores",
         "1",

@@ -9,24 +9,27 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sftstudy import hashes, rows
-from sftstudy.data.formats import Chat, SourceChats, read_phase
+from sftstudy.data.formats import ROLES, Chat, SourceChats, read_phase
 from sftstudy.data.templates import Tokenised, render, tokenise
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout
-from sftstudy.records import ModelRecord, PhaseRecord, provenance, read_record
+from sftstudy.records import LengthHistogram, ModelRecord, PhaseRecord, RoleTokens, provenance, read_record
 from sftstudy.spec import PhaseSpec, digest, spec_hash
 
 EMPTY, LONG, UNWEIGHTED = "empty_reply", "over_length", "not_kept_by_weight"
+NUM_BINS = 24
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Tokenised samples, how many rows were dropped and why, and a hash of the chats that went in."""
+    """Tokenised samples and their chats, how many rows were dropped and why, and a hash of the chats that went in."""
 
     samples: list[Tokenised]
+    chats: list[Chat]
     dropped: dict[str, int]
     num_read: int
     chats_hash: str
@@ -43,9 +46,10 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
     check_worlds(spec.world_hashes, layout)
     sources = read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)
     folder = layout.model_folder(spec.model)
+    tokenizer = load_tokenizer(folder)
     prepared = prepare(
         sources,
-        tokenizer=load_tokenizer(folder),
+        tokenizer=tokenizer,
         stop_ids=hashes.stop_ids(folder),
         template=model.chat_template,
         max_length=spec.max_length,
@@ -68,7 +72,9 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
         num_read=prepared.num_read,
         num_samples=len(samples),
         dropped=prepared.dropped,
+        truncated=0,
         data_hash=table.data_hash(),
+        rows_key=table.data_hash(),
         num_tokens=int(lengths.sum()),
         num_supervised_tokens=int(table.supervised.sum()),
         tokens_per_sample={
@@ -78,6 +84,8 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout) -> PhaseRecord:
             "p95": float(np.percentile(lengths, 95)),
             "max": float(lengths.max()),
         },
+        length_histogram=_histogram(lengths),
+        role_tokens=_role_tokens(prepared, tokenizer),
         supervised_per_turn=int(table.supervised.sum()) / num_replies,
         eos_supervised_share=sum(sample.closed for sample in samples) / num_replies,
         bos_per_sample=sum(sample.num_bos for sample in samples) / len(samples),
@@ -117,7 +125,7 @@ def prepare(
         name=template,
         stop_ids=stop_ids | {tokenizer.eos_token_id},
     )
-    kept = []
+    kept, chats_kept = [], []
     for chat, sample in zip(full, tokenised, strict=True):
         if len(sample.input_ids) > max_length:
             if over_length == "fail":
@@ -135,10 +143,12 @@ def prepare(
                 "so the model would never learn to stop; choose another `chat_template` in models.yaml"
             )
         kept.append(sample)
+        chats_kept.append(chat)
     if not kept:
         raise StudyError(f"no samples left after cleaning (dropped: {dict(+dropped)})")
     return Prepared(
         samples=kept,
+        chats=chats_kept,
         dropped=dict(+dropped),
         num_read=sum(source.num_read for source in sources),
         chats_hash=digest([chat.row_hash for chat in chats]),
@@ -167,6 +177,28 @@ def load_tokenizer(folder: Any) -> Any:
     if not tokenizer.is_fast:
         raise StudyError(f"{folder}: its tokenizer has no fast variant (tokenizer.json)")
     return tokenizer
+
+
+def _histogram(lengths: NDArray[np.int64]) -> LengthHistogram:
+    first, last = int(lengths.min()), int(lengths.max()) + 1
+    edges = np.unique(np.linspace(first, last, NUM_BINS + 1).astype(int))
+    counts, _ = np.histogram(lengths, edges)
+    return LengthHistogram(edges=edges.tolist(), counts=counts.tolist())
+
+
+def _role_tokens(prepared: Prepared, tokenizer: Any) -> dict[str, RoleTokens]:
+    """Role -> tokens of its messages without a template's framing; an assistant's are those that are trained on."""
+    found = {}
+    for role in ROLES:
+        contents = [message.content for chat in prepared.chats for message in chat.messages if message.role == role]
+        if role == "assistant":
+            num_tokens = num_supervised = sum(sum(sample.supervised) for sample in prepared.samples)
+        else:
+            ids = tokenizer(contents, add_special_tokens=False, verbose=False)["input_ids"] if contents else []
+            num_tokens, num_supervised = sum(map(len, ids)), 0
+        if contents:
+            found[role] = RoleTokens(num_turns=len(contents), num_tokens=num_tokens, num_supervised_tokens=num_supervised)
+    return found
 
 
 def _rendered(chat: Chat, tokenizer: Any, template: str) -> Any:

@@ -63,6 +63,8 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
         keys = {name: digest(of_weights + identity) for name, identity in of_benchmark.items()}
         files = {name: f"{weights.ckpt}-{name}-{key}.json" for name, key in keys.items()}
         paths[weights.ckpt] = {name: score_stem(layout.stage_scratch(*names), suite.name, file) for name, file in files.items()}
+        if not all(path.is_file() for path in paths[weights.ckpt].values()):
+            weights.check_there()  # of all checkpoints, before hours go into the first
     unfinished = [name for name in suite.suite.benchmarks if not all(block[name].is_file() for block in paths.values())]
     bench = _Bench(suite.suite, unfinished, stage=stage, layout=layout)
     shards = {

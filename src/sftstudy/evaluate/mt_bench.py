@@ -73,10 +73,15 @@ def answer(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[s
     check_worlds(suite.world_hashes, layout)
     questions = read_questions(suite.suite, layout)
     tokenizer_hash = read_model(stage, layout).tokenizer_hash
-    lines = ""
+    shards: list[tuple[Weights, str, Path]] = []
     for weights in find_weights(stage, checkpoints, layout):
         key = answers_key(suite.suite, questions, weights=weights, tokenizer_hash=tokenizer_hash, seed=stage.seed)
         shard = score_stem(layout.stage_scratch(*names), suite.name, f"{weights.ckpt}-{key}.answers.jsonl")
+        if not shard.is_file():
+            weights.check_there()  # of all checkpoints, before hours go into the first
+        shards.append((weights, key, shard))
+    lines = ""
+    for weights, key, shard in shards:
         if not shard.is_file():
             write_text(shard, _answer_all(stage, suite.suite, questions, weights=weights, key=key, layout=layout))
         lines += shard.read_text()

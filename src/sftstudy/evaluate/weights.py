@@ -10,6 +10,7 @@ from sftstudy import hashes
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.records import ModelRecord, TrainingRecord, read_record
+from sftstudy.retired import remedy
 from sftstudy.spec import StageSpec, spec_hash
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ class Weights:
     weights_hash: str
     remedy: str
 
-    def check(self) -> None:
-        """Raise StudyError, one line that names the rerun, if the weights were deleted, or aren't those of the record."""
+    def check_there(self) -> None:
+        """Raise StudyError, one line that names the rerun, if the weights were deleted. Nothing is read."""
         if not (self.folder / "config.json").is_file():
             raise StudyError(f"{self.folder}: weights are gone; to make them again: {self.remedy}")
+
+    def check(self) -> None:
+        """Raise StudyError, one line that names the rerun, if the weights were deleted, or aren't those of the record."""
+        self.check_there()
         if hashes.weights_hash(self.folder) != self.weights_hash:
             raise StudyError(f"{self.folder}: weights are not those that the record names; to make them again: {self.remedy}")
 
@@ -55,10 +60,10 @@ def find_weights(stage: StageSpec, checkpoints: list[str], layout: Layout) -> li
     record = read_record(path, TrainingRecord)
     if record.spec_hash != spec_hash(stage):
         raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c all {path}`")
-    remedy = f"snakemake -c all --forcerun {path}"
+    again = remedy(path, layout.stage_scratch(*names))
     entries = {entry.ckpt: entry for entry in record.checkpoints}
     if missing := [ckpt for ckpt in checkpoints if ckpt not in entries]:
-        raise StudyError(f"{path}: has no checkpoint {', '.join(missing)}; {remedy}")
+        raise StudyError(f"{path}: has no checkpoint {', '.join(missing)}; {again}")
     return [
         Weights(
             ckpt,
@@ -66,7 +71,7 @@ def find_weights(stage: StageSpec, checkpoints: list[str], layout: Layout) -> li
             entries[ckpt].samples_seen,
             entries[ckpt].samples_spent,
             entries[ckpt].weights_hash,
-            remedy,
+            again,
         )
         for ckpt in checkpoints
     ]

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from sftstudy.errors import StudyError
 from sftstudy.records import StepMetrics, TrainingRecord, read_record, write_text
+from sftstudy.retired import forget_mark, read_mark
 from sftstudy.spec import StageSpec, digest
 from sftstudy.train import checkpoints
 
@@ -84,21 +85,30 @@ def _stale(scratch: Path, identity: Any) -> Path:
 def is_finished(spec: StageSpec, scratch: Path, identity: dict[str, str]) -> bool:
     """Whether all is there to publish: the finished record, merged metrics, and every declared checkpoint, whole.
 
-    A finished stage whose weights are gone starts anew, since nothing can bring them back but training.
+    Checkpoints that were retired need not be there. A finished stage whose other weights are gone starts anew, since nothing can
+    bring them back but training.
     """
     if not (scratch / "finished.json").is_file():
+        forget_mark(scratch)
         return False
+    retired = read_mark(scratch)
     finished = read_record(scratch / "finished.json", TrainingRecord)
     hashes_of = {entry.ckpt: entry.weights_hash for entry in finished.checkpoints}
     broken = [
         place.ckpt
         for place in spec.checkpoints
-        if (facts := checkpoint_facts(scratch / place.ckpt, identity)) is None or facts["weights_hash"] != hashes_of.get(place.ckpt)
+        if place.ckpt not in retired
+        and (
+            (facts := checkpoint_facts(scratch / place.ckpt, identity)) is None
+            or facts["weights_hash"] != hashes_of.get(place.ckpt)
+        )
     ]
     if not broken and (scratch / "metrics.jsonl").is_file():
+        shutil.rmtree(scratch / "resume", ignore_errors=True)  # a kill after the last step may have left it
         return True
     print(f"{scratch}: finished, but {', '.join(broken) or 'metrics.jsonl'} is gone or broken; training again", file=sys.stderr)
     (scratch / "finished.json").unlink()
+    forget_mark(scratch)
     shutil.rmtree(scratch / "resume", ignore_errors=True)
     shutil.rmtree(scratch / "attempts", ignore_errors=True)
     return False

@@ -25,8 +25,8 @@ Cut = list[list[int]]
 class Microbatch:
     """Samples as tensors of shape (rows, tokens). `targets` marks positions whose next token, in `labels`, is supervised.
 
-    A padded micro-batch has an attention mask, a packed one has one row and position ids. A process with nothing to do in a round
-    gets one token and no target, so that it still takes part in the collective work.
+    A padded micro-batch has an attention mask, a packed one has one row, position ids and the samples' lengths. A process with
+    nothing to do in a round gets one token and no target, so that it still takes part in the collective work.
     """
 
     input_ids: torch.Tensor
@@ -34,6 +34,7 @@ class Microbatch:
     labels: torch.Tensor
     attention_mask: torch.Tensor | None
     position_ids: torch.Tensor | None
+    sample_lengths: list[int] | None
 
 
 def cut_step(lengths: Sequence[int], *, num_processes: int, max_tokens: int, packed: bool) -> list[Cut]:
@@ -107,7 +108,7 @@ def lay_out(samples: Sequence[Sample], *, packed: bool, device: torch.device) ->
     """The tensors of a micro-batch. The padding id is 0 and is never seen: attention is masked there, and no target lies there."""
     if not samples:
         nothing = torch.zeros((1, 1), dtype=torch.int64, device=device)
-        return Microbatch(nothing, nothing.bool(), nothing[0, :0], None, nothing if packed else None)
+        return Microbatch(nothing, nothing.bool(), nothing[0, :0], None, nothing if packed else None, [1] if packed else None)
     lengths = [len(ids) for ids, _ in samples]
     size = (1, sum(lengths)) if packed else (len(samples), max(lengths))
     input_ids, positions = np.zeros(size, dtype=np.int64), np.zeros(size, dtype=np.int64)
@@ -132,4 +133,5 @@ def lay_out(samples: Sequence[Sample], *, packed: bool, device: torch.device) ->
         tensor(labels),
         attention_mask=None if packed else tensor(seen),
         position_ids=tensor(positions) if packed else None,
+        sample_lengths=lengths if packed else None,
     )

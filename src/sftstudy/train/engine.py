@@ -20,6 +20,7 @@ from sftstudy.records import StepMetrics
 from sftstudy.spec import StageSpec
 from sftstudy.train import checkpoints, loop, models
 from sftstudy.train.attempts import find_resume
+from sftstudy.train.attention import attention_of, is_packed
 from sftstudy.train.finish import finish
 from sftstudy.train.flops import peak_flops, step_flops
 from sftstudy.train.inputs import Inputs, load_samples
@@ -48,8 +49,8 @@ def run_stage(
     first_step = resume[0] if resume else 0
     samples_of = load_samples(spec, inputs, layout=layout)
 
-    attention = models.attention_of(world.device)
-    packed = models.is_packed(training, attention=attention)
+    packed = is_packed(training, models.model_type(base))
+    attention = attention_of(world.device, packed=packed)
     # resume state overwrites the weights of `base`, which then lends only its config; adapters stand on frozen ones
     start = base if resume and not training.lora else inputs.start.folder
     model = models.prepared(models.load_model(start, attention=attention), training, seed=spec.seed)

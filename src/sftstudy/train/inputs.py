@@ -11,6 +11,7 @@ from sftstudy import order
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import MixtureRecord, ModelRecord, PhaseRecord, R, SelectionRecord, TrainingRecord, read_record
+from sftstudy.retired import remedy
 from sftstudy.rows import Rows, read_rows
 from sftstudy.spec import StageSpec, digest, spec_hash
 
@@ -65,7 +66,7 @@ def read_inputs(spec: StageSpec, *, layout: Layout) -> Inputs:
 def _start_from_parent(spec: StageSpec, layout: Layout) -> Start:
     parent = spec.parent
     assert parent is not None, "called for stages that continue another"
-    names = (spec.model, spec.data, spec.recipe, spec.seed, parent.stage)
+    names = (spec.model, spec.data, parent.recipe, spec.seed, parent.stage)
     training_path, selection_path = (layout.stage_results(*names) / name for name in ("training.json", "selection.json"))
     training = _current(training_path, TrainingRecord, parent.spec_hash)
     selection = _current(selection_path, SelectionRecord, parent.selection_hash)
@@ -81,7 +82,7 @@ def _start_from_parent(spec: StageSpec, layout: Layout) -> Start:
         samples_seen=selection.samples_seen,
         samples_spent=training.samples_spent,
         supervised_tokens_seen=entry.supervised_tokens_seen,
-        remedy=f"snakemake -c1 --forcerun {training_path}",
+        remedy=remedy(training_path, layout.stage_scratch(*names)),
     )
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from sftstudy.config import Training
 from sftstudy.errors import StudyError
+from sftstudy.train.attention import attention_inputs
 from sftstudy.train.batches import Microbatch, Sample, cut_step, lay_out
 from sftstudy.train.parallel import World, begin_microbatch, whole
 
@@ -64,9 +65,7 @@ def logits_only_at(model: Any, targets: torch.Tensor) -> Iterator[None]:
 def summed_loss(model: Any, batch: Microbatch) -> torch.Tensor:
     """Cross-entropy summed over the targets, computed in fp32 from the logits."""
     with logits_only_at(model, batch.targets):
-        logits = model(
-            input_ids=batch.input_ids, attention_mask=batch.attention_mask, position_ids=batch.position_ids, use_cache=False
-        ).logits
+        logits = model(input_ids=batch.input_ids, use_cache=False, **attention_inputs(model, batch)).logits
     return functional.cross_entropy(logits.float(), batch.labels, reduction="sum")
 
 

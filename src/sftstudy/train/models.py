@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import transformers
 from sftstudy.config import Lora, Training
 from sftstudy.errors import StudyError
 from sftstudy.train.parallel import layers_of, whole
+
+transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # log files have no use for one
 
 
 def load_model(folder: Path, *, attention: str = "sdpa") -> Any:
@@ -27,18 +28,13 @@ def skeleton(folder: Path) -> Any:
         return _class_of(folder)(config)
 
 
+def model_type(folder: Path) -> str:
+    """The family of a model folder, such as `llama`."""
+    return str(json.loads((folder / "config.json").read_text())["model_type"])
+
+
 def _class_of(folder: Path) -> Any:
     return getattr(transformers, json.loads((folder / "config.json").read_text())["architectures"][0])
-
-
-def attention_of(device: torch.device) -> str:
-    """`flash_attention_2` on a GPU that has the package `flash-attn`, else torch's `sdpa`."""
-    return "flash_attention_2" if device.type == "cuda" and find_spec("flash_attn") else "sdpa"
-
-
-def is_packed(training: Training, *, attention: str) -> bool:
-    """Whether micro-batches are packed: where flash attention skips what belongs to other samples, unless the recipe says so."""
-    return training.packing == "on" or (training.packing == "auto" and attention == "flash_attention_2")
 
 
 def prepared(model: Any, training: Training, *, seed: int) -> Any:

@@ -16,6 +16,7 @@ import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal, NoReturn, TypeVar
 
 import torch
@@ -27,6 +28,9 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from sftstudy.errors import StudyError, exit_status
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for one of them: while the first one writes and hashes a large checkpoint, the others do nothing."""
 
 
 class EndedByFirstError(SystemExit):
@@ -99,7 +103,7 @@ def joined(device: Literal["auto", "cpu", "cuda"]) -> Iterator[World]:
         torch.cuda.set_device(place)
     backend = "cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo"
     if size > 1:
-        dist.init_process_group(backend)
+        dist.init_process_group(backend, timeout=PATIENCE)
     else:
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)  # no port: two stages may share a node
     try:

@@ -1,0 +1,46 @@
+"""The look of a data passport: CSS for screen and for one A4 page, dark on white, in fonts that every system has."""
+
+PASSPORT_STYLE = """\
+:root { --ink: #1c2733; --soft: #52606d; --line: #d5dce2; --bar: #2f6690; --mark: #a33a1f; }
+* { box-sizing: border-box; }
+body { margin: 0; background: #fff; color: var(--ink); font-size: 13px; line-height: 1.4; }
+body, svg text { font-family: "Helvetica Neue", Helvetica, Arial, "Liberation Sans", sans-serif; }
+main { max-width: 68em; margin: 0 auto; padding: 2em; }
+h1 { margin: 0; font-size: 1.8em; line-height: 1.2; font-weight: 600; overflow-wrap: anywhere; }
+h2 { margin: 0; font-size: 1.15em; font-weight: 600; }
+h2 small { font-weight: 400; font-size: .87em; color: var(--soft); margin-left: .5em; }
+p { margin: 0; }
+.kind { color: var(--bar); font-weight: 600; letter-spacing: .08em; text-transform: uppercase; font-size: .85em; }
+.note { color: var(--soft); font-size: .92em; overflow-wrap: anywhere; }
+.remarks { margin: .9em 0 0; padding: .6em 1em .6em 2.1em; border-left: .3em solid var(--mark); background: #fbf4f1; }
+.remarks.calm { border-color: var(--bar); background: #f1f5f8; }
+section { margin-top: 1em; padding-top: .7em; border-top: 1px solid var(--line); break-inside: avoid; }
+.columns { display: grid; grid-template-columns: 1fr 1.25fr 1.35fr; gap: 2em; margin-top: .5em; }
+.columns > * { min-width: 0; }
+.columns p { margin-top: .4em; }
+table { border-collapse: collapse; width: 100%; font-size: .92em; font-variant-numeric: tabular-nums; }
+section > table { margin-top: .5em; }
+caption { text-align: left; color: var(--soft); padding-bottom: .15em; }
+th { font-weight: 400; text-align: left; }
+thead th { color: var(--soft); }
+thead tr:last-child > * { border-bottom: 1px solid var(--line); }
+th, td { padding: .15em .6em .15em 0; }
+td, thead th + th { text-align: right; }
+th:last-child, td:last-child { padding-right: 0; }
+tr.sum > * { border-top: 1px solid var(--line); font-weight: 600; }
+.loss { color: var(--mark); }
+figure { margin: 0; }
+figcaption { color: var(--soft); font-size: .92em; }
+svg { display: block; width: 100%; height: auto; }
+svg text { font-size: 10px; fill: var(--soft); }
+.bar { fill: var(--bar); }
+.axis { stroke: var(--soft); }
+.middle { stroke: var(--mark); stroke-dasharray: 3 2; }
+.examples { margin: .6em 0 0; padding-left: 1.5em; font-size: .92em; }
+.examples span { display: block; color: var(--soft); overflow-wrap: anywhere; }
+.hashes table { font-size: .85em; }
+code { font: .92em Consolas, Menlo, "DejaVu Sans Mono", monospace; }
+@page { size: A4; margin: 11mm; }
+@media print { body { font-size: 9.6px; } main { padding: 0; } }
+@media screen and (max-width: 640px) { .columns { grid-template-columns: 1fr; } }
+"""

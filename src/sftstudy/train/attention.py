@@ -1,0 +1,101 @@
+"""Keeps the samples of a packed row apart: by flash attention, or each sample by itself, without a mask and without padding.
+
+A mask over a whole row would cost tokens x tokens; here a sample of n tokens costs n x n, as if it were alone.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface
+
+from sftstudy.config import Training
+from sftstudy.train.batches import Microbatch
+
+PER_SAMPLE = "per-sample"
+
+TESTED_FAMILIES = frozenset({"llama", "mistral", "granite", "qwen2", "qwen3", "gpt_neox"})
+"""Model types, as in `config.json`, of which the tests compare each sample's loss packed and alone."""
+
+
+def attention_of(device: torch.device, *, packed: bool) -> str:
+    """How the samples of a packed row are kept apart here, or `sdpa` for padded rows: flash attention has a package of its own."""
+    if not packed:
+        return "sdpa"
+    return "flash_attention_2" if has_flash_attention(device) else PER_SAMPLE
+
+
+def has_flash_attention(device: torch.device) -> bool:
+    """Whether flash attention can run: on a GPU, from the package `flash-attn`."""
+    return device.type == "cuda" and find_spec("flash_attn") is not None
+
+
+def is_packed(training: Training, model_type: str) -> bool:
+    """Whether micro-batches are packed: for the families whose packed losses are tested, unless the recipe says otherwise."""
+    return training.packing == "on" or (training.packing == "auto" and model_type in TESTED_FAMILIES)
+
+
+def attention_inputs(model: Any, batch: Microbatch) -> dict[str, Any]:
+    """What the model's attention wants to know of a micro-batch, told outright, so that nothing is guessed from positions."""
+    if batch.sample_lengths is None:
+        return {"attention_mask": batch.attention_mask}
+    inputs: dict[str, Any] = {"position_ids": batch.position_ids}
+    if model.config._attn_implementation == PER_SAMPLE:
+        return inputs | {"sample_lengths": batch.sample_lengths}
+    ends = torch.tensor([0, *batch.sample_lengths], device=batch.input_ids.device).cumsum(0).to(torch.int32)
+    longest = max(batch.sample_lengths)
+    return inputs | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
+
+
+def per_sample(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    sample_lengths: list[int],
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention within samples. Query, key and value have shape (1, heads, tokens, size), keys and values maybe fewer heads.
+
+    `sample_lengths` are the samples' in their order; runs of equal length are computed at once. The result has shape
+    (1, tokens, heads, size), as transformers' own functions have.
+    """
+    groups = [(length, len(list(run))) for length, run in groupby(sample_lengths)]
+    sizes = [length * number for length, number in groups]
+    parts = []
+    split = (torch.split(tensor[0], sizes, dim=1) for tensor in (query, key, value))
+    for (length, number), q, k, v in zip(groups, *split, strict=True):
+        q, k, v = (tensor.unflatten(1, (number, length)).transpose(0, 1) for tensor in (q, k, v))
+        mask = _window(length, sliding_window, q.device) if sliding_window and length > sliding_window else None
+        found = functional.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=dropout if module.training else 0.0,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=q.shape[1] != k.shape[1],
+        )
+        parts.append(found.transpose(1, 2).flatten(0, 1))
+    return torch.cat(parts)[None], None
+
+
+def _window(length: int, window: int, device: torch.device) -> torch.Tensor:
+    """Which positions see which: themselves and the `window` - 1 before."""
+    seen = torch.ones((length, length), dtype=torch.bool, device=device).tril()
+    return seen.triu(1 - window)
+
+
+AttentionInterface.register(PER_SAMPLE, per_sample)
+AttentionMaskInterface.register(PER_SAMPLE, lambda *_, **__: None)
