@@ -15,6 +15,7 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
         "world": "world.json",
         "model": "model.json",
         "data": "validation.json",
+        "overlap": "overlap.json",
         "phase": "phase.json",
         "stage": "training.json",
     }

@@ -44,6 +44,14 @@ class Layout:
         """Record of a data set whose rows were all read; its `spec.yaml` lies beside it."""
         return self.results / "validation" / data / "validation.json"
 
+    def overlap_record(self, data: str) -> Path:
+        """Record of what a data set shares with the planned benchmarks; its `spec.yaml` lies beside it."""
+        return self.results / "overlap" / data / "overlap.json"
+
+    def passport(self, model: str, data: str) -> Path:
+        """The page that shows a data set as a model is trained on it."""
+        return self.results / "data" / model / data / "passport.html"
+
     def phase_record(self, model: str, data: str, phase: str) -> Path:
         """Record of a prepared phase; its `spec.yaml` lies beside it."""
         return self.results / "data" / model / data / phase / "phase.json"

@@ -206,6 +206,7 @@ class Plan:
             found[self.layout.model_record(stage.model).parent] = self.model_spec(stage.model)
             if stage.mixture:
                 found[self.layout.data_record(stage.data).parent] = self.data_spec(stage.data)
+                found[self.layout.overlap_record(stage.data).parent] = self.overlap_spec(stage.data)
             for part in stage.mixture:
                 folder = self.layout.phase_record(stage.model, stage.data, part.phase).parent
                 found[folder] = self.phase_spec(stage.model, stage.data, part.phase)
@@ -225,8 +226,10 @@ class Plan:
         places: list[config.Location] = []
         if isinstance(value, spec.PhaseSpec):
             places = [source.location for source in value.definition.sources]
-        elif isinstance(value, spec.DataSpec):
+        elif isinstance(value, spec.DataSpec | spec.OverlapSpec):
             places = [source.location for phase in value.phases.values() for source in phase.sources]
+            if isinstance(value, spec.OverlapSpec):
+                places += [place for benchmark in value.benchmarks.values() for place in benchmark.uses]
         elif isinstance(value, spec.SuiteSpec):
             places = list(files_of(value.suite).values())
         paths = [file for place in places if isinstance(place, config.LocalFile) for file in files_below(Path(place.path))]
@@ -236,7 +239,7 @@ class Plan:
 
     def worlds_of(self, value: spec.Spec) -> list[str]:
         """Generated worlds whose files the job of a spec reads."""
-        if isinstance(value, spec.DataSpec | spec.PhaseSpec | spec.SuiteSpec):
+        if isinstance(value, spec.DataSpec | spec.OverlapSpec | spec.PhaseSpec | spec.SuiteSpec):
             return sorted(value.world_hashes)
         if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.ScratchModel):
             return [value.model.world]
@@ -261,6 +264,26 @@ class Plan:
         phases = self.registry.data[data].phases
         sources = [source.location for definition in phases.values() for source in definition.sources]
         return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=f"data.yaml: {data}"))
+
+    @cache
+    def overlap_spec(self, data: str) -> spec.OverlapSpec:
+        """Spec of the comparison of a data set with all benchmarks of the suites that score its runs."""
+        suites = {suite for stage in self.stages.values() if stage.data == data for suite in self.suites_of(stage)}
+        benchmarks = {name: self.item_places(name) for name, suite in sorted(self.registry.benchmarks.items()) if suite in suites}
+        phases = self.registry.data[data].phases
+        sources = [source.location for definition in phases.values() for source in definition.sources]
+        places = [place for benchmark in benchmarks.values() for place in benchmark.uses]
+        where = f"data.yaml: {data}, and the benchmarks that score it"
+        return spec.OverlapSpec(
+            data=data, phases=phases, benchmarks=benchmarks, world_hashes=self._world_hashes(sources + places, where=where)
+        )
+
+    def item_places(self, benchmark: str) -> spec.ItemPlaces:
+        """Where a benchmark's items lie."""
+        suite = self.registry.suites[self.registry.benchmarks[benchmark]]
+        if isinstance(suite, config.MtBenchSuite):
+            return spec.ItemPlaces(uses=[suite.questions], question_ids=suite.question_ids)
+        return spec.ItemPlaces(uses=suite.benchmarks[benchmark].uses, mirror=suite.mirror)
 
     @cache
     def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:

@@ -66,6 +66,40 @@ class DataRecord(Record):
     num_chats: dict[str, int]
 
 
+class OverlapExample(Entry):
+    """A training row and a benchmark item that share words. Both are named by file and row; items are numbered from 0."""
+
+    row: str
+    item: str
+    item_number: int
+    words: str = Field(description="the longest stretch that both have, normalised and cut off after 40 words")
+
+
+class BenchmarkOverlap(Entry):
+    """What a phase shares with a benchmark. `unread` is why the items could not be had: then nothing is known."""
+
+    num_items: int
+    items_hit: int
+    rows_hit: int
+    examples: list[OverlapExample] = Field(description="the longest, of different items")
+    unread: str | None = None
+
+
+class PhaseOverlap(Entry):
+    """What a phase shares with each planned benchmark."""
+
+    num_rows: int
+    benchmarks: dict[str, BenchmarkOverlap]
+
+
+class OverlapRecord(Record):
+    """Runs of words that a data set's phases share with the planned benchmarks' items (`overlap.json`)."""
+
+    num_words: int = Field(description="length of a run")
+    min_words: int = Field(description="a shorter text of an item counts as one run if it has as many words as this")
+    phases: dict[str, PhaseOverlap]
+
+
 class LengthHistogram(Entry):
     """Tokens per sample: `counts[i]` samples have at least `edges[i]` and fewer than `edges[i + 1]`."""
 

@@ -9,6 +9,7 @@ SEMANTICS: dict[str, int] = {
     "fetch_model": 1,
     "pretrain_model": 1,
     "validate_data": 1,
+    "check_overlap": 1,
     "prepare_phase": 2,
     "mix_stage": 1,
     "train_stage": 1,
@@ -20,6 +21,7 @@ SEMANTICS: dict[str, int] = {
     "render_table": 1,
     "render_figure": 1,
     "summarize_study": 1,
+    "render_passport": 1,
 }
 
 PINNED_MAJORS: dict[str, str] = {"tokenizers": "0", "transformers": "5"}

@@ -46,6 +46,26 @@ class DataSpec(Strict):
     world_hashes: dict[str, str] = {}
 
 
+class ItemPlaces(Strict):
+    """Where a benchmark's items lie, and a folder that mirrors the hub. Lists of item numbers are by task: all items count here."""
+
+    incidental = frozenset({"mirror"})
+
+    uses: list[config.Location]
+    mirror: str | None = None
+    question_ids: list[int] | None = None
+
+
+class OverlapSpec(Strict):
+    """Input of `check_overlap`: all phases of a data set, and the benchmarks that score what is trained on it."""
+
+    kind: Literal["overlap"] = "overlap"
+    data: str
+    phases: dict[str, config.Phase]
+    benchmarks: dict[str, ItemPlaces]
+    world_hashes: dict[str, str] = {}
+
+
 class PhaseSpec(config.Cleaning):
     """Input of `prepare_phase`: one phase of the data, cleaned and tokenised for one model."""
 
@@ -163,7 +183,7 @@ class StudySpec(Strict):
 
 
 Spec = Annotated[
-    WorldSpec | ModelSpec | DataSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
+    WorldSpec | ModelSpec | DataSpec | OverlapSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -188,6 +208,7 @@ def programs(spec: Spec) -> tuple[str, ...]:
     return {
         "world": ("generate_world",),
         "data": ("validate_data",),
+        "overlap": ("check_overlap",),
         "phase": ("prepare_phase",),
         "stage": ("mix_stage", "train_stage") if isinstance(spec, StageSpec) and spec.training else (),
         "study": (),
