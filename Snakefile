@@ -9,6 +9,7 @@ include: "workflow/rules/inputs.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/data.smk"
+include: "workflow/rules/passport.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/select.smk"
@@ -23,6 +24,7 @@ include: "workflow/rules/tables.smk"
 localrules:
     all,
     data,
+    passports,
     training,
     scores,
     tables,
@@ -31,12 +33,19 @@ localrules:
 rule all:
     default_target: True
     input:
+        PASSPORTS,
         TABLES,
 
 
 rule data:
     input:
         PREPARED,
+        PASSPORTS,
+
+
+rule passports:
+    input:
+        PASSPORTS,
 
 
 rule training:

@@ -48,6 +48,7 @@ wildcard_constraints:
 
 
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
+PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
 SCORED = [
     f"{stem}.json" for stage in PLAN.stages.values() for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)
@@ -117,12 +118,22 @@ def data_files(wildcards):
     return files_of_job(LAYOUT.data_record(wildcards.data).parent)
 
 
+def overlap_files(wildcards):
+    return files_of_job(LAYOUT.overlap_record(wildcards.data).parent)
+
+
 def phase_files(wildcards):
     return files_of_job(LAYOUT.phase_record(wildcards.model, wildcards.data, wildcards.phase).parent)
 
 
 def suite_files(wildcards):
     return files_of_job(LAYOUT.suite_spec(wildcards.suite).parent)
+
+
+def phases_of_data(wildcards):
+    """Records of all phases of a data set."""
+    phases = PLAN.registry.data[wildcards.data].phases
+    return [str(LAYOUT.phase_record(wildcards.model, wildcards.data, phase)) for phase in phases]
 
 
 def phases_of(wildcards):
