@@ -27,10 +27,10 @@ def test_twelve_words_in_a_row_are_none() -> None:
 
 
 def test_a_short_text_counts_as_a_whole() -> None:
-    found = index(puns=[[PUN, "A bright one", "all of the above"]])
+    found = index(puns=[[PUN, "A bright one", "all of the above", "5 5 5 5 5"]])
     assert found.hits(f"Well. {PUN.upper()} Thanks!") == {"puns": {0}}
     assert found.hits("Can you share a pun about the moon?") == {}
-    assert found.hits("All of the above, a bright one.") == {}
+    assert found.hits("All of the above, a bright one: 5, 5, 5, 5, 5.") == {}
 
 
 def test_a_benchmarks_own_wording_is_left_out() -> None:

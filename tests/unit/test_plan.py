@@ -94,6 +94,19 @@ def test_what_cannot_change_a_number_changes_no_hash() -> None:
     assert hashes(changed("tiny-harness", batch_size=1)) != hashes(registry)
 
 
+def test_a_new_benchmark_replans_the_overlap_report_and_the_tables_alone() -> None:
+    def texts(*benchmarks: str) -> dict[str, str]:
+        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks)})
+        suites = registry.suites | {"new": registry.suites["tiny-mt-bench"]}
+        plan = Plan(registry.model_copy(update={"studies": {"tiny": study}, "suites": suites}), ["tiny"], CONFIG)
+        return {str(folder): spec.to_text(value) for folder, value in plan.specs.items()}
+
+    registry = Plan.from_config(CONFIG).registry
+    before, after = texts("tiny-mmlu"), texts("tiny-mmlu", "new")
+    assert after.keys() - before.keys() == {"results/suites/new"}
+    assert {folder for folder in before if before[folder] != after[folder]} == {"results/overlap/tiny", "results/studies/tiny"}
+
+
 def test_an_overlay_has_the_same_hashes_wherever_it_lies(tmp_path: Path) -> None:
     data = """
 own:

@@ -49,7 +49,7 @@ def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
 
 
 def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
-    targets = {"all", "data", "training", "scores", "tables"}
+    targets = {"all", "data", "passports", "training", "scores", "tables"}
     files = [ROOT / "Snakefile", ROOT / "workflow" / "tables.smk", *(ROOT / "workflow" / "rules").glob("*.smk")]
     rules = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)} - targets
     assert len(rules) > 10
@@ -59,7 +59,19 @@ def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
 
 
 def test_light_modules_load_no_heavy_library() -> None:
-    light = ["plan", "study", "registry", "spec", "records", "select", "stats", "tables.collect", "tables.render", "tables.figures"]
+    light = [
+        "plan",
+        "study",
+        "registry",
+        "spec",
+        "records",
+        "select",
+        "stats",
+        "tables.collect",
+        "tables.render",
+        "tables.figures",
+        "tables.passport",
+    ]
     code = f"import sys; import {', '.join(f'sftstudy.{name}' for name in light)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "sftstudy.plan" in loaded

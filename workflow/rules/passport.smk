@@ -4,6 +4,7 @@
 rule check_overlap:
     input:
         spec="<results>/overlap/{data}/spec.yaml",
+        validation="<results>/validation/{data}/validation.json",
         files=overlap_files,
     output:
         "<results>/overlap/{data}/overlap.json",

@@ -11,7 +11,7 @@ from html import escape
 from itertools import chain, zip_longest
 
 from sftstudy import records
-from sftstudy.config import Location, Phase
+from sftstudy.config import Phase, Source
 from sftstudy.locate import name_of
 from sftstudy.paths import Layout
 from sftstudy.records import DataRecord, LengthHistogram, ModelRecord, OverlapExample, OverlapRecord, PhaseRecord
@@ -19,7 +19,7 @@ from sftstudy.spec import OverlapSpec
 from sftstudy.tables.style import PASSPORT_STYLE
 
 MAX_EXAMPLES, MAX_SHOWN_WORDS = 6, 18
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 110, 30, 4, 4, 92
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 114, 30, 4, 14, 98
 """Of the chart, in its own units: its size, and where the bars stand in it."""
 
 
@@ -96,16 +96,19 @@ def remarks(passport: Passport) -> list[str]:
             found.append(f"{name}: {_percent(1 - record.eos_supervised_share, 1)} of the replies do not train the closing token.")
         overlap = passport.overlap.phases[phase]
         for benchmark, shared in overlap.benchmarks.items():
-            of = f"<b>{escape(benchmark)}</b>"
-            if shared.unread:
+            if shared.rows_hit:
                 found.append(
-                    f"{name}: nothing is known of overlap with {of}, whose items could not be read: {escape(shared.unread)}."
+                    f"{name}: {shared.rows_hit:,} of {overlap.num_rows:,} rows share words with {shared.items_hit:,} of "
+                    f"{shared.num_items:,} items of <b>{escape(benchmark)}</b> ({_percent(shared.items_hit, shared.num_items)})."
                 )
-            elif shared.rows_hit:
-                found.append(
-                    f"{name}: {shared.rows_hit:,} of {overlap.num_rows:,} rows share words with "
-                    f"{shared.items_hit:,} of {shared.num_items:,} items of {of}."
-                )
+    unread = {
+        benchmark: shared.unread for phase in passport.overlap.phases.values() for benchmark, shared in phase.benchmarks.items()
+    }
+    found += [
+        f"<b>{escape(benchmark)}</b>: overlap is unknown, the items could not be read: {escape(reason)}."
+        for benchmark, reason in unread.items()
+        if reason
+    ]
     return found
 
 
@@ -119,12 +122,12 @@ def _phase(phase: str, definition: Phase, record: PhaseRecord) -> str:
 <div class="columns">
 <div>
 {_rows_table(record)}
-<p class="note facts">From {"; ".join(escape(_source(source.location)) for source in definition.sources)}</p>
+<p class="note">From {"; ".join(escape(_named(source)) for source in definition.sources)}</p>
 </div>
 {_histogram(record.length_histogram, record.tokens_per_sample)}
 <div>
 {_roles_table(record)}
-<p class="note facts">{_facts(record)}</p>
+<p class="note">{_facts(record)}</p>
 </div>
 </div>
 </section>"""
@@ -183,13 +186,13 @@ def _histogram(histogram: LengthHistogram, lengths: Mapping[str, float]) -> str:
     return f"""<figure>
 <figcaption>Samples by length in tokens</figcaption>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Samples by length: {told}">
-<text x="{LEFT - 4}" y="{TOP + 8}" text-anchor="end">{most:,}</text>
+<text x="{LEFT - 4}" y="{TOP + 9}" text-anchor="end">{most:,}</text>
 {_joined(bars)}
 <line class="axis" x1="{LEFT}" y1="{BOTTOM}" x2="{WIDTH - RIGHT}" y2="{BOTTOM}"/>
-<line class="middle" x1="{middle:.1f}" y1="{TOP}" x2="{middle:.1f}" y2="{BOTTOM}"/>
-<text x="{beside:.1f}" y="{TOP + 8}" text-anchor="{anchor}">median {lengths["median"]:,.0f}</text>
-<text x="{LEFT}" y="{HEIGHT - 3}">{first:,}</text>
-<text x="{WIDTH - RIGHT}" y="{HEIGHT - 3}" text-anchor="end">{last - 1:,}</text>
+<line class="middle" x1="{middle:.1f}" y1="{TOP - 12}" x2="{middle:.1f}" y2="{BOTTOM}"/>
+<text x="{beside:.1f}" y="{TOP - 4}" text-anchor="{anchor}">median {lengths["median"]:,.0f}</text>
+<text x="{LEFT}" y="{HEIGHT - 4}">{first:,}</text>
+<text x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{last - 1:,}</text>
 </svg>
 <p class="note">mean {lengths["mean"]:,.0f}; 95 % have at most {lengths["p95"]:,.0f}</p>
 </figure>"""
@@ -202,7 +205,8 @@ def _overlap(passport: Passport) -> str:
     overlap = passport.overlap
     phases = list(passport.phases)
     benchmarks = list(overlap.phases[phases[0]].benchmarks)
-    heads = ["benchmark", "items", *chain.from_iterable((f"in {escape(phase)}", "rows") for phase in phases)]
+    groups = {"": 2} | {escape(phase): 2 for phase in phases}
+    heads = ["benchmark", "items", *(["items hit", "rows"] * len(phases))]
     lines = []
     for benchmark in benchmarks:
         found = [overlap.phases[phase].benchmarks[benchmark] for phase in phases]
@@ -214,14 +218,14 @@ def _overlap(passport: Passport) -> str:
         lines.append(_row(escape(benchmark), f"{found[0].num_items:,}", *cells))
     shown = [
         f"<li>“{escape(_cut(example.words))}” <span>{escape(phase)}, {escape(_short(example.row))}; "
-        f"{escape(benchmark)}, item {example.item_number}, {escape(_short(example.item))}</span></li>"
+        f"{escape(benchmark)} item {example.item_number:,}, {escape(_short(example.item))}</span></li>"
         for phase, benchmark, example in examples(overlap, phases)
     ]
     listed = f'\n<ol class="examples">\n{_joined(shown)}\n</ol>' if shown else ""
     return f"""<section>
 <h2>Overlap with benchmarks <small>items and training rows that share {overlap.num_words} words in a row, or a whole short text
 of {overlap.min_words} words or more</small></h2>
-{_table(heads, lines)}{listed}
+{_table(heads, lines, groups=groups)}{listed}
 </section>"""
 
 
@@ -252,20 +256,17 @@ model <code>{base.spec_hash}</code></p>
 # --- pieces of a page ------------------------------------------------------------------------------------------------
 
 
-def _table(heads: Sequence[str], rows: Sequence[str], *, caption: str = "") -> str:
-    """A table of `_row`s; the heads are HTML."""
+def _table(heads: Sequence[str], rows: Sequence[str], *, caption: str = "", groups: Mapping[str, int] | None = None) -> str:
+    """A table of `_row`s. `groups` is what stands above the heads -> over how many of them. All are HTML."""
+    parts = ["<table>"]
+    if caption:
+        parts.append(f"<caption>{caption}</caption>")
+    above = "".join(f'<th scope="colgroup" colspan="{width}">{text}</th>' for text, width in (groups or {}).items())
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return _joined(
-        [
-            "<table>",
-            *([f"<caption>{caption}</caption>"] if caption else []),
-            *([f"<thead><tr>{head}</tr></thead>"] if heads else []),
-            "<tbody>",
-            *rows,
-            "</tbody>",
-            "</table>",
-        ]
-    )
+    lines = [f"<tr>{line}</tr>" for line in (above, head) if line]
+    if lines:
+        parts += ["<thead>", *lines, "</thead>"]
+    return _joined([*parts, "<tbody>", *rows, "</tbody>", "</table>"])
 
 
 def _row(head: str, *cells: str, style: str = "") -> str:
@@ -278,10 +279,11 @@ def _joined(parts: Iterable[str]) -> str:
 
 
 def _percent(part: float, whole: float) -> str:
-    """A share in percent that says 0 % and 100 % only of none and all."""
-    if part in (0, whole):
-        return f"{100 if part else 0} %"
-    return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"
+    """A share in percent, in HTML; 0 % and 100 % stand for none and all alone."""
+    share = 100 * part / whole
+    if share in (0, 100):
+        return f"{share:.0f} %"
+    return "&lt;0.1 %" if share < 0.1 else "&gt;99.9 %" if share > 99.9 else f"{share:.1f} %"
 
 
 def _plain(reason: str) -> str:
@@ -298,5 +300,5 @@ def _short(origin: str) -> str:
     return "/".join(origin.split("/")[-2:])
 
 
-def _source(location: Location) -> str:
-    return _short(name_of(location))
+def _named(source: Source) -> str:
+    return _short(name_of(source.location)) + (f" (weight {source.weight:g})" if source.weight < 1 else "")
