@@ -96,7 +96,7 @@ class OverlapRecord(Record):
     """Runs of words that a data set's phases share with the planned benchmarks' items (`overlap.json`)."""
 
     num_words: int = Field(description="length of a run")
-    min_words: int = Field(description="a shorter text of an item counts as one run if it has as many words as this")
+    min_words: int = Field(description="a shorter text of an item counts as one run if it has as many different words as this")
     phases: dict[str, PhaseOverlap]
 
 

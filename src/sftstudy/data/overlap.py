@@ -50,7 +50,7 @@ class Runs:
 class OverlapIndex:
     """The runs of words of all benchmarks' items, as sorted 64-bit hashes: 12 bytes per run.
 
-    `items` is benchmark -> items -> the texts of an item, such as question and options. A text of `MIN_WORDS` words or more that
+    `items` is benchmark -> items -> the texts of an item, such as question and options. A text of `MIN_WORDS` different words that
     is shorter than `num_words` is one whole run; runs in more than `MAX_ITEMS` items of a benchmark are left out. Two different
     runs are taken for one with a chance of about 2^-64 per pair.
     """

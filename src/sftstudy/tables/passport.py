@@ -215,7 +215,7 @@ def _overlap(passport: Passport) -> str:
             for hit in found
             for number in (hit.items_hit, hit.rows_hit)
         ]
-        lines.append(_row(escape(benchmark), f"{found[0].num_items:,}", *cells))
+        lines.append(_row(escape(benchmark), "?" if found[0].unread else f"{found[0].num_items:,}", *cells))
     shown = [
         f"<li>“{escape(_cut(example.words))}” <span>{escape(phase)}, {escape(_short(example.row))}; "
         f"{escape(benchmark)} item {example.item_number:,}, {escape(_short(example.item))}</span></li>"
@@ -224,7 +224,7 @@ def _overlap(passport: Passport) -> str:
     listed = f'\n<ol class="examples">\n{_joined(shown)}\n</ol>' if shown else ""
     return f"""<section>
 <h2>Overlap with benchmarks <small>items and training rows that share {overlap.num_words} words in a row, or a whole short text
-of {overlap.min_words} words or more</small></h2>
+of {overlap.min_words} different words or more</small></h2>
 {_table(heads, lines, groups=groups)}{listed}
 </section>"""
 
