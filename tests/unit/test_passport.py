@@ -35,6 +35,8 @@ def phase_record(**changes: Any) -> PhaseRecord:
         "num_read": 3,
         "num_samples": 3,
         "dropped": {},
+        "repeated": 0,
+        "exact_duplicates": 0,
         "truncated": 0,
         "data_hash": "da7a",
         "rows_key": "da7a",

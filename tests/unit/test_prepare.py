@@ -1,16 +1,18 @@
 """Cleaning and the mask report, on rows whose tokens can be counted by hand."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sftstudy.config import Phase
+from sftstudy.config import LocalFile, Phase
 from sftstudy.data.prepare import prepare_phase
 from sftstudy.errors import StudyError
 from sftstudy.models import fetch_model
 from sftstudy.records import RoleTokens, write_record
 from sftstudy.rows import read_rows
+from sftstudy.spec import ItemPlaces
 
 
 def row(question: str, answer: str) -> dict[str, Any]:
@@ -130,6 +132,17 @@ def test_near_duplicates(new_study: Callable[..., Any]) -> None:
     rows = [row(long, "green"), ROWS[0], row(long, "green !"), row(long + " ten", "green")]
     _, record = prepared(new_study, rows, near_duplicates="drop", near_duplicate_threshold=0.7, num_samples=2)
     assert record.dropped == {"near_duplicate": 2}
+
+
+def test_overlap_with_a_benchmark_is_dropped(new_study: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "exam.jsonl").write_text('{"question": "What is one and two and three?", "options": ["six", "two"]}\n')
+    items = {"exam": ItemPlaces(uses=[LocalFile(path=str(tmp_path / "exam.jsonl"))])}
+    rows = [row("what is one and two and four", "seven"), row("three is a , what is one and two and three ?", "six")]
+    study, record = prepared(new_study, rows, overlap=items, drop_overlap_with=["exam"], num_samples=1)
+    assert record.dropped == {"benchmark_overlap": 1}
+    (tmp_path / "exam.jsonl").write_text('{"question": "two"}\n')
+    with pytest.raises(StudyError, match="1 planned, 2 left"):
+        prepare_phase(study.phase, layout=study.layout)
 
 
 def test_supervision_of_everything_but_the_first_token(new_study: Callable[..., Any]) -> None:

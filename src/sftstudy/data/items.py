@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from sftstudy.config import HubSplit, LocalFile, Location
-from sftstudy.data.formats import read_rows
+from sftstudy.data.files import read_rows
 from sftstudy.errors import StudyError
 from sftstudy.locate import name_of
 from sftstudy.paths import Layout

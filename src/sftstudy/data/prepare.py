@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from sftstudy import config, hashes
 from sftstudy.data.choose import FACTS, Choice, Facts, choose, equal_to_earlier
 from sftstudy.data.formats import ROLES, Chat, read_phase
+from sftstudy.data.items import read_items
+from sftstudy.data.overlap import OverlapIndex
 from sftstudy.data.parallel import in_order
 from sftstudy.data.signatures import NUM_HASHES
 from sftstudy.data.tokenise import Chunk, TokeniserOf
@@ -55,8 +57,10 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout, num_processes: int = 1) ->
     model = _model_record(spec, layout)
     check_worlds(spec.world_hashes, layout)
     contents = _contents(spec, layout)
-    work = TokeniserOf(layout.model_folder(spec.model), model.chat_template, _rules_of(spec))
-    key = _rows_key(spec, work, contents, model)
+    items = {name: [item.texts for item in read_items(places, layout=layout)] for name, places in spec.overlap.items()}
+    overlap = OverlapIndex(items) if items else None
+    work = TokeniserOf(layout.model_folder(spec.model), model.chat_template, _rules_of(spec), overlap)
+    key = _rows_key(spec, work, contents, model, items_hash=digest(items))
     report = _stored(layout.tokenised_rows(key)) or _make(spec, work, contents, key, layout=layout, num_processes=num_processes)
     if report.num_samples != spec.definition.num_samples:
         raise StudyError(
@@ -65,7 +69,7 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout, num_processes: int = 1) ->
         )
     return PhaseRecord(
         spec_hash=spec_hash(spec),
-        content_hash=digest({"chats": contents.chats_hash, "tokenizer": model.tokenizer_hash}),
+        content_hash=digest({"chats": contents.chats_hash, "tokenizer": model.tokenizer_hash, "items": digest(items)}),
         **provenance("tokenizers", "transformers", "pyarrow"),
         **report.model_dump(),
         rows_key=key,
@@ -98,7 +102,7 @@ def _contents(spec: PhaseSpec, layout: Layout) -> Contents:
     return Contents(counts, digest_of_chats.hexdigest()[:16])
 
 
-def _rows_key(spec: PhaseSpec, work: TokeniserOf, contents: Contents, model: ModelRecord) -> str:
+def _rows_key(spec: PhaseSpec, work: TokeniserOf, contents: Contents, model: ModelRecord, *, items_hash: str) -> str:
     """Everything that the rows depend on. Where a file lies and how many processes tokenise it is not part of it."""
     chats = work().chats
     libraries = [*PINNED_MAJORS, *(["datasketch"] if spec.near_duplicates == "drop" else [])]
@@ -109,6 +113,7 @@ def _rows_key(spec: PhaseSpec, work: TokeniserOf, contents: Contents, model: Mod
             "tokenizer": model.tokenizer_hash,
             "special_tokens": chats.forgeries.pattern,
             "rules": work.rules.model_dump(),
+            "items": items_hash,
             "mixing": [[source.weight, source.max_samples] for source in spec.definition.sources],
             "half": spec.definition.half,
             "libraries": {name: _installed(name).split(".")[0] for name in libraries},
