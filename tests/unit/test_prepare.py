@@ -159,7 +159,13 @@ def test_rows_on_file_are_published_again_if_their_bytes_verify(
     path = study.layout.tokenised_rows(record.rows_key)
     made: list[str] = []
     make = prepare._make
-    monkeypatch.setattr(prepare, "_make", lambda *args, **kwargs: (made.append(args[3]), make(*args, **kwargs))[1])
+
+    def counted(*args: Any) -> Any:
+        key, report = make(*args)
+        made.append(key)
+        return key, report
+
+    monkeypatch.setattr(prepare, "_make", counted)
     assert prepare_phase(study.phase, layout=study.layout) == record
     assert made == []
     renamed = study.phase.model_copy(update={"phase": "others"})
@@ -178,14 +184,14 @@ def test_rows_on_file_are_published_again_if_their_bytes_verify(
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(new_study: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from sftstudy.data import prepare
+    from sftstudy.data import parallel, prepare
 
     study, record = prepared(new_study, [row(f"what is {number}", "green") for number in range(40)])
     path = study.layout.tokenised_rows(record.rows_key)
     whole = path.read_bytes()
     path.unlink()
     monkeypatch.setattr(prepare, "CHATS_PER_CHUNK", 7)
-    monkeypatch.setattr(prepare, "CHUNKS_PER_PROCESS", 2)
+    monkeypatch.setattr(parallel, "CHUNKS_PER_PROCESS", 2)
     assert prepare_phase(study.phase, layout=study.layout, num_processes=2) == record
     assert path.read_bytes() == whole
 
