@@ -206,6 +206,9 @@ class Cleaning(Strict):
         "replies",
         description="what is trained on: replies with their closing token, the system turn too, or all but the first token",
     )
+    drop_overlap_with: list[str] = Field(
+        [], description="benchmarks; chats that share 13 words in a row, or a whole short text, with one of their items are dropped"
+    )
 
 
 class Data(Cleaning):

@@ -278,6 +278,7 @@ class Plan:
         places: list[config.Location] = []
         if isinstance(value, spec.PhaseSpec):
             places = [source.location for source in value.definition.sources]
+            places += [place for benchmark in value.overlap.values() for place in benchmark.uses]
         elif isinstance(value, spec.DataSpec | spec.OverlapSpec):
             places = [source.location for phase in value.phases.values() for source in phase.sources]
             if isinstance(value, spec.OverlapSpec):
@@ -341,16 +342,20 @@ class Plan:
     def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:
         """Spec of a phase prepared for a model."""
         definition = self.registry.data[data]
+        where = f"data.yaml: {data}.drop_overlap_with"
+        names = [known(name, self.registry.benchmarks, what="benchmark", where=where) for name in definition.drop_overlap_with]
+        items = {name: self.item_places(name) for name in names}
+        sources = [source.location for source in definition.phases[phase].sources]
+        places = [place for benchmark in items.values() for place in benchmark.uses]
         return spec.PhaseSpec(
             model=model,
             data=data,
             phase=phase,
             definition=definition.phases[phase],
             **{name: getattr(definition, name) for name in config.Cleaning.model_fields},
+            overlap=items,
             model_hash=spec.spec_hash(self.model_spec(model)),
-            world_hashes=self._world_hashes(
-                [source.location for source in definition.phases[phase].sources], where=f"data.yaml: {data}.phases.{phase}"
-            ),
+            world_hashes=self._world_hashes(sources + places, where=f"data.yaml: {data}.phases.{phase}"),
             libraries=PINNED_MAJORS,
         )
 

@@ -67,18 +67,18 @@ def from_lists(input_ids: Sequence[Sequence[int]], supervised: Sequence[Sequence
 
 
 class RowsWriter:
-    """Collects rows chunk by chunk in a folder of its own beside `path`, then files a choice of them. Use it as a context.
+    """Collects rows chunk by chunk in a folder of its own below `folder`, then files a choice of them. Use it as a context.
 
     Only the lengths stay in memory: what is filed is mapped from the collected bytes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, folder: Path) -> None:
+        self._parent = folder
         self._lengths: list[NDArray[np.int64]] = []
 
     def __enter__(self) -> RowsWriter:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = Path(tempfile.mkdtemp(dir=self._path.parent, prefix=f".{self._path.name}."))
+        self._parent.mkdir(parents=True, exist_ok=True)
+        self._folder = Path(tempfile.mkdtemp(dir=self._parent, prefix=".collected."))
         self._files = [(self._folder / name).open("wb") for name in ("input_ids", "supervised")]
         return self
 
@@ -112,10 +112,6 @@ class RowsWriter:
     def _rows(self, prefix: str, offsets: NDArray[np.int64]) -> Rows:
         input_ids, supervised = (_mapped(self._folder / f"{prefix}{name}", kind) for name, kind in _KINDS.items())
         return Rows(input_ids, supervised, offsets)
-
-    def file(self, rows: Rows, *, metadata: Mapping[str, str]) -> None:
-        """Write the Arrow file, whole or not at all, with what is to be known about its rows."""
-        write_rows(self._path, rows, metadata=metadata)
 
 
 def write_rows(path: Path, rows: Rows, *, metadata: Mapping[str, str]) -> None:

@@ -74,6 +74,7 @@ class PhaseSpec(config.Cleaning):
     data: str
     phase: str
     definition: config.Phase
+    overlap: dict[str, ItemPlaces] = Field({}, description="benchmark -> its items, for those in `drop_overlap_with`")
     model_hash: str
     world_hashes: dict[str, str] = {}
     libraries: dict[str, str] = Field(description="major versions of the libraries that tokenise")

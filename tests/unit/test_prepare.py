@@ -1,16 +1,18 @@
 """Cleaning and the mask report, on rows whose tokens can be counted by hand."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sftstudy.config import Phase
+from sftstudy.config import LocalFile, Phase
 from sftstudy.data.prepare import prepare_phase
 from sftstudy.errors import StudyError
 from sftstudy.models import fetch_model
 from sftstudy.records import RoleTokens, write_record
 from sftstudy.rows import read_rows
+from sftstudy.spec import ItemPlaces
 
 
 def row(question: str, answer: str) -> dict[str, Any]:
@@ -132,6 +134,17 @@ def test_near_duplicates(new_study: Callable[..., Any]) -> None:
     assert record.dropped == {"near_duplicate": 2}
 
 
+def test_overlap_with_a_benchmark_is_dropped(new_study: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "exam.jsonl").write_text('{"question": "What is one and two and three?", "options": ["six", "two"]}\n')
+    items = {"exam": ItemPlaces(uses=[LocalFile(path=str(tmp_path / "exam.jsonl"))])}
+    rows = [row("what is one and two and four", "seven"), row("three is a , what is one and two and three ?", "six")]
+    study, record = prepared(new_study, rows, overlap=items, drop_overlap_with=["exam"], num_samples=1)
+    assert record.dropped == {"benchmark_overlap": 1}
+    (tmp_path / "exam.jsonl").write_text('{"question": "two"}\n')
+    with pytest.raises(StudyError, match="1 planned, 2 left"):
+        prepare_phase(study.phase, layout=study.layout)
+
+
 def test_supervision_of_everything_but_the_first_token(new_study: Callable[..., Any]) -> None:
     _, record = prepared(new_study, ROWS[:2], supervise="all")
     assert record.num_supervised_tokens == record.num_tokens - 2
@@ -146,7 +159,13 @@ def test_rows_on_file_are_published_again_if_their_bytes_verify(
     path = study.layout.tokenised_rows(record.rows_key)
     made: list[str] = []
     make = prepare._make
-    monkeypatch.setattr(prepare, "_make", lambda *args, **kwargs: (made.append(args[3]), make(*args, **kwargs))[1])
+
+    def counted(*args: Any) -> Any:
+        key, report = make(*args)
+        made.append(key)
+        return key, report
+
+    monkeypatch.setattr(prepare, "_make", counted)
     assert prepare_phase(study.phase, layout=study.layout) == record
     assert made == []
     renamed = study.phase.model_copy(update={"phase": "others"})
@@ -165,14 +184,14 @@ def test_rows_on_file_are_published_again_if_their_bytes_verify(
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(new_study: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    from sftstudy.data import prepare
+    from sftstudy.data import parallel, prepare
 
     study, record = prepared(new_study, [row(f"what is {number}", "green") for number in range(40)])
     path = study.layout.tokenised_rows(record.rows_key)
     whole = path.read_bytes()
     path.unlink()
     monkeypatch.setattr(prepare, "CHATS_PER_CHUNK", 7)
-    monkeypatch.setattr(prepare, "CHUNKS_PER_PROCESS", 2)
+    monkeypatch.setattr(parallel, "CHUNKS_PER_PROCESS", 2)
     assert prepare_phase(study.phase, layout=study.layout, num_processes=2) == record
     assert path.read_bytes() == whole
 

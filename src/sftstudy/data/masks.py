@@ -85,6 +85,7 @@ class ChatTokenizer:
         self._stop_ids = stop_ids
         self._supervise = supervise
         self._own_bos = own_bos(tokenizer)
+        self._bos: int | None = tokenizer.bos_token_id  # looking it up takes as long as a template's render
         self._system_text = lru_cache(maxsize=1000)(lambda content: self._text_or_nothing([Message("system", content)]))
         # tokenizer.json may ask for either; rows are cut and padded elsewhere
         tokenizer.backend_tokenizer.no_truncation()
@@ -160,10 +161,9 @@ class ChatTokenizer:
         )
 
     def _num_bos(self, ids: list[int]) -> int:
-        bos = self._tokenizer.bos_token_id
-        if bos is None:
+        if self._bos is None:
             return 0
-        number = next((count for count, token in enumerate(ids) if token != bos), len(ids))
+        number = next((count for count, token in enumerate(ids) if token != self._bos), len(ids))
         if number > 1:
             raise StudyError(
                 f"chat template {self.name!r}: chats start with {number} {self._tokenizer.bos_token} tokens; it must write one"

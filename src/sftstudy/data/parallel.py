@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from sftstudy.errors import StudyError
@@ -14,26 +15,34 @@ from sftstudy.errors import StudyError
 T = TypeVar("T")
 R = TypeVar("R")
 
-CHUNKS_PER_PROCESS = 2
+CHUNKS_PER_PROCESS = 8
+"""A process takes seconds to start: it should have at least so many chunks to work on."""
+
+CHUNKS_IN_FLIGHT = 2
 _work: Callable[[Any], Any] | None = None
 
 
-def in_order(make_work: Callable[[], Callable[[T], R]], chunks: Iterable[T], *, num_processes: int) -> Iterator[R]:
-    """Results of `make_work()` on each chunk, in the order of the chunks; each process makes its own.
+def in_order(
+    work: Callable[[T], R], chunks: Iterable[T], *, num_processes: int, make_work: Callable[[], Callable[[T], R]]
+) -> Iterator[R]:
+    """Results of `work` on each chunk, in the order of the chunks; other processes make theirs by `make_work`.
 
-    With one process, the work is done here. Processes are spawned and not forked: a fork copies the locks that the threads of
-    tokenizers and torch hold. Raises StudyError if one is killed.
+    With one process, or few chunks, the work is done here. Processes are spawned and not forked: a fork copies the locks that the
+    threads of tokenizers and torch hold. Raises StudyError if one is killed.
     """
-    if num_processes == 1:
-        yield from map(make_work(), chunks)
+    remaining = iter(chunks)
+    first = list(islice(remaining, CHUNKS_PER_PROCESS * num_processes if num_processes > 1 else 0))
+    num_processes = min(num_processes, len(first) // CHUNKS_PER_PROCESS)
+    if num_processes < 2:
+        yield from map(work, chain(first, remaining))
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_start, initargs=(make_work,)) as pool:
         running: deque[Future[R]] = deque()
         try:
-            for chunk in chunks:
+            for chunk in chain(first, remaining):
                 running.append(pool.submit(_run, chunk))
-                if len(running) > CHUNKS_PER_PROCESS * num_processes:
+                if len(running) > CHUNKS_IN_FLIGHT * num_processes:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

@@ -1,8 +1,8 @@
 """Turns one phase of the data into tokenised rows with a loss mask, and reports on the mask.
 
-First the chats are read for their hashes alone: if rows made of the same chats in the same way are on file, they are only published
-again. Else they are read again and tokenised chunk by chunk into a file, with a few numbers per chat kept in memory; from these
-numbers follows which chats become samples; and those are filed.
+Chats are tokenised chunk by chunk into a file, with a few numbers per chat kept in memory; from these numbers follows which chats
+become samples; and those are filed by a hash of what they were made from. Where rows made the same way are on file, the chats are
+first read for their hashes alone: rows of the same chats are only published again.
 """
 
 from __future__ import annotations
@@ -11,38 +11,29 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain, islice
-from pathlib import Path
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sftstudy import config, hashes
 from sftstudy.data.choose import FACTS, Choice, Facts, choose, equal_to_earlier
-from sftstudy.data.formats import ROLES, Chat, read_phase
+from sftstudy.data.formats import ROLES, Chat, SourceChats, read_phase
+from sftstudy.data.items import read_items
+from sftstudy.data.overlap import OverlapIndex
 from sftstudy.data.parallel import in_order
 from sftstudy.data.signatures import NUM_HASHES
-from sftstudy.data.tokenise import Chunk, TokeniserOf
+from sftstudy.data.tokenise import Chunk, Tokeniser, TokeniserOf
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout
 from sftstudy.records import LengthHistogram, MaskReport, ModelRecord, PhaseRecord, RoleTokens, provenance, read_record
-from sftstudy.rows import Rows, RowsWriter, read_with_metadata
+from sftstudy.rows import Rows, RowsWriter, read_with_metadata, write_rows
 from sftstudy.semantics import PINNED_MAJORS, SEMANTICS
 from sftstudy.spec import PhaseSpec, digest, spec_hash
 
 NUM_BINS = 24
 CHATS_PER_CHUNK = 500
-CHUNKS_PER_PROCESS = 8
-"""A process takes seconds to start: it should have at least so many chunks to work on."""
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a phase's sources hold: their numbers of chats, and a hash of all chats in order."""
-
-    num_chats: list[int]
-    chats_hash: str
 
 
 def prepare_phase(spec: PhaseSpec, *, layout: Layout, num_processes: int = 1) -> PhaseRecord:
@@ -54,10 +45,12 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout, num_processes: int = 1) ->
     check_libraries(spec.libraries)
     model = _model_record(spec, layout)
     check_worlds(spec.world_hashes, layout)
-    contents = _contents(spec, layout)
-    work = TokeniserOf(layout.model_folder(spec.model), model.chat_template, _rules_of(spec))
-    key = _rows_key(spec, work, contents, model)
-    report = _stored(layout.tokenised_rows(key)) or _make(spec, work, contents, key, layout=layout, num_processes=num_processes)
+    items = {name: [item.texts for item in read_items(places, layout=layout)] for name, places in spec.overlap.items()}
+    overlap = OverlapIndex(items) if items else None
+    settings = TokeniserOf(layout.model_folder(spec.model), model.chat_template, _rules_of(spec), overlap)
+    tokeniser = settings()
+    work = Work(settings, tokeniser, _method(spec, tokeniser, model, items_hash=digest(items)), num_processes)
+    key, report = _on_file(spec, work, layout) or _make(spec, work, layout)
     if report.num_samples != spec.definition.num_samples:
         raise StudyError(
             f"data.yaml: {spec.data}.phases.{spec.phase}.num_samples: {spec.definition.num_samples} planned, "
@@ -65,7 +58,7 @@ def prepare_phase(spec: PhaseSpec, *, layout: Layout, num_processes: int = 1) ->
         )
     return PhaseRecord(
         spec_hash=spec_hash(spec),
-        content_hash=digest({"chats": contents.chats_hash, "tokenizer": model.tokenizer_hash}),
+        content_hash=digest({"rows": key, "tokenizer": model.tokenizer_hash}),
         **provenance("tokenizers", "transformers", "pyarrow"),
         **report.model_dump(),
         rows_key=key,
@@ -87,28 +80,25 @@ def check_libraries(majors: Mapping[str, str]) -> None:
 # --- what is on file --------------------------------------------------------------------------------------------------
 
 
-def _contents(spec: PhaseSpec, layout: Layout) -> Contents:
-    digest_of_chats, counts = hashlib.sha256(), []
-    for number, source in enumerate(read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)):
-        count = 0
-        for chat in source.chats:
-            digest_of_chats.update(f"{number} {chat.chat_hash()}\n".encode())
-            count += 1
-        counts.append(count)
-    return Contents(counts, digest_of_chats.hexdigest()[:16])
+@dataclass(frozen=True)
+class Work:
+    """How chats become rows: the tokeniser, what makes one elsewhere, and a hash of all that the rows depend on but the chats."""
+
+    settings: TokeniserOf
+    tokeniser: Tokeniser
+    method: str
+    num_processes: int
 
 
-def _rows_key(spec: PhaseSpec, work: TokeniserOf, contents: Contents, model: ModelRecord) -> str:
-    """Everything that the rows depend on. Where a file lies and how many processes tokenise it is not part of it."""
-    chats = work().chats
+def _method(spec: PhaseSpec, tokeniser: Tokeniser, model: ModelRecord, *, items_hash: str) -> str:
     libraries = [*PINNED_MAJORS, *(["datasketch"] if spec.near_duplicates == "drop" else [])]
     return digest(
         {
-            "chats": contents.chats_hash,
-            "template": chats.template,
+            "template": tokeniser.chats.template,
             "tokenizer": model.tokenizer_hash,
-            "special_tokens": chats.forgeries.pattern,
-            "rules": work.rules.model_dump(),
+            "special_tokens": tokeniser.chats.forgeries.pattern,
+            "rules": _rules_of(spec).model_dump(),
+            "items": items_hash,
             "mixing": [[source.weight, source.max_samples] for source in spec.definition.sources],
             "half": spec.definition.half,
             "libraries": {name: _installed(name).split(".")[0] for name in libraries},
@@ -117,34 +107,73 @@ def _rows_key(spec: PhaseSpec, work: TokeniserOf, contents: Contents, model: Mod
     )
 
 
-def _stored(path: Path) -> MaskReport | None:
-    """The report of rows on file, if they are there and are those that were written."""
+def _on_file(spec: PhaseSpec, work: Work, layout: Layout) -> tuple[str, MaskReport] | None:
+    """Key and report of rows that were made of these very chats by this very method, if their bytes are those that were written.
+
+    The chats are only read for it if rows of this method are on file at all.
+    """
+    if not any(layout.tokenised_rows("").parent.glob(f"{work.method}-*.arrow")):
+        return None
+    contents = Contents()
+    for source in _sources(spec, layout):
+        contents.begin()
+        for chat in source.chats:
+            contents.add(chat.chat_hash())
+    key = f"{work.method}-{contents.digest()}"
     try:
-        stored, metadata = read_with_metadata(path, remedy="")
+        stored, metadata = read_with_metadata(layout.tokenised_rows(key), remedy="")
         report = MaskReport.model_validate_json(metadata.get("report", ""))
     except (StudyError, ValueError):
         return None
-    return report if stored.data_hash() == report.data_hash else None
+    return (key, report) if stored.data_hash() == report.data_hash else None
+
+
+class Contents:
+    """Counts and hashes chats source by source."""
+
+    def __init__(self) -> None:
+        self.num_chats: list[int] = []
+        self._sha = hashlib.sha256()
+
+    def begin(self) -> None:
+        """The chats that follow are of the next source."""
+        self.num_chats.append(0)
+
+    def add(self, chat_hash: str) -> None:
+        """Another chat."""
+        self.num_chats[-1] += 1
+        self._sha.update(f"{len(self.num_chats)} {chat_hash}\n".encode())
+
+    def digest(self) -> str:
+        """Hash of all chats so far, with the sources that they are of."""
+        return self._sha.hexdigest()[:16]
 
 
 # --- what is made -----------------------------------------------------------------------------------------------------
 
 
-def _make(spec: PhaseSpec, work: TokeniserOf, contents: Contents, key: str, *, layout: Layout, num_processes: int) -> MaskReport:
-    """Tokenise all chats, choose the samples, and file them under the key."""
-    num_chunks = -(-sum(contents.num_chats) // CHATS_PER_CHUNK)
-    num_processes = max(1, min(num_processes, num_chunks // CHUNKS_PER_PROCESS))
-    with RowsWriter(layout.tokenised_rows(key)) as writer:
+def _make(spec: PhaseSpec, work: Work, layout: Layout) -> tuple[str, MaskReport]:
+    """Tokenise all chats, choose the samples, and file them; key and report."""
+    contents = Contents()
+
+    def chats() -> Iterator[Chat]:
+        for source in _sources(spec, layout):
+            contents.begin()
+            for chat in source.chats:
+                contents.add(chat.chat_hash())
+                yield chat
+
+    with RowsWriter(layout.tokenised_rows("").parent) as writer:
         facts, signatures = [np.zeros(0, FACTS)], [np.zeros((0, NUM_HASHES), np.uint32)]
         chunk: Chunk
-        for chunk in in_order(work, _chunks(_chats(spec, layout)), num_processes=num_processes):
+        for chunk in in_order(work.tokeniser, _chunks(chats()), num_processes=work.num_processes, make_work=work.settings):
             facts.append(chunk.facts)
             if spec.near_duplicates == "drop":
                 signatures.append(chunk.signatures)
             writer.append(chunk.input_ids, chunk.supervised, chunk.lengths)
         known = np.concatenate(facts)
         if spec.exact_duplicates == "fail" and len(equal := equal_to_earlier(known)):
-            chat = next(islice(_chats(spec, layout), int(equal[0]), None))
+            chat = next(islice(chats(), int(equal[0]), None))
             raise StudyError(f"{chat.origin}: equal to an earlier chat of the phase; remove one, or set `exact_duplicates: drop`")
         choice = choose(
             known,
@@ -161,13 +190,13 @@ def _make(spec: PhaseSpec, work: TokeniserOf, contents: Contents, key: str, *, l
             )
         chosen = writer.choose(choice.order)
         report = _report(known, choice, chosen)
-        writer.file(chosen, metadata={"report": report.model_dump_json()})
-    return report
+        key = f"{work.method}-{contents.digest()}"
+        write_rows(layout.tokenised_rows(key), chosen, metadata={"report": report.model_dump_json()})
+    return key, report
 
 
-def _chats(spec: PhaseSpec, layout: Layout) -> Iterator[Chat]:
-    sources = read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)
-    return chain.from_iterable(source.chats for source in sources)
+def _sources(spec: PhaseSpec, layout: Layout) -> Iterator[SourceChats]:
+    return read_phase(spec.definition, data=spec.data, phase=spec.phase, layout=layout)
 
 
 def _chunks(chats: Iterator[Chat]) -> Iterator[list[Chat]]:

@@ -115,7 +115,7 @@ class Tokeniser:
             problem = f"its text holds {found.group()}, which the model would read as a mark and not as text; mend the row"
             rule = self._rules.special_tokens_in_text
             self._drop(fact, "special_tokens_in_text", chat, rule, problem, "`special_tokens_in_text: drop`")
-        elif self._overlap and any(self._overlap.hits(message.content) for message in chat.messages):
+        elif self._overlap and self._overlap.hits("\n".join(message.content for message in chat.messages)):
             fact["reason"] = REASONS.index("benchmark_overlap")
 
     @staticmethod

@@ -97,5 +97,6 @@ def _window(length: int, window: int, device: torch.device) -> torch.Tensor:
     return seen.triu(1 - window)
 
 
-AttentionInterface.register(PER_SAMPLE, per_sample)
+# under torch.compile, every new set of lengths would compile anew
+AttentionInterface.register(PER_SAMPLE, torch.compiler.disable(per_sample))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(PER_SAMPLE, lambda *_, **__: None)
