@@ -90,6 +90,8 @@ def remarks(passport: Passport) -> list[str]:
         name = f"<b>{escape(phase)}</b>"
         for reason, count in sorted(record.dropped.items()):
             found.append(f"{name}: {count:,} of {record.num_read:,} rows dropped: {escape(_plain(reason))}.")
+        if kept := record.exact_duplicates - record.dropped.get("exact_duplicate", 0):
+            found.append(f"{name}: {kept:,} of {record.num_read:,} chats equal an earlier one and are kept.")
         if record.truncated:
             found.append(f"{name}: {record.truncated:,} of {record.num_samples:,} samples are cut off at the length limit.")
         if record.eos_supervised_share < 1:
@@ -138,7 +140,7 @@ def _rows_table(record: PhaseRecord) -> str:
     lines = [
         _row("read", f"{record.num_read:,}"),
         *(_row(escape(_plain(reason)), f"&minus;{count:,}", style="loss") for reason, count in dropped),
-        *([_row("repeated by weights", f"+{record.repeated:,}")] if record.repeated else []),
+        *([_row("repeated by weight", f"+{record.repeated:,}")] if record.repeated else []),
         _row("kept", f"{record.num_samples:,}", style="sum"),
         _row("of these cut off", f"{record.truncated:,}"),
     ]
