@@ -4,8 +4,8 @@
 
 The peer calls `apply_chat_template(tokenize=True, return_assistant_tokens_mask=True)` on each row, with the same template. Without
 `--files`, chats are generated from a seed: one to three turns whose lengths follow those of self-instruct and Open Assistant. Rates
-count the whole process, imports and reading included, until the rows are on disk. Memory is the highest sum of the resident sets of
-the process and its children; pages of mapped files count in it.
+count the whole process, imports and reading included, until the rows are on disk. Memory is the highest sum over the process and
+its children of what is resident, pages that several share counted once (PSS); pages of mapped files are part of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from sftstudy.paths import Layout
 from sftstudy.records import ModelRecord, write_record
 
 TEMPLATE = "tulu"
-MAX_LENGTH = 1024
+MAX_LENGTH = 8192
 
 
 def main() -> None:
@@ -117,8 +117,8 @@ def measured(command: list[str]) -> tuple[float, float]:
         total = 0
         try:
             for member in [tree, *tree.children(recursive=True)]:
-                total += member.memory_info().rss
-        except psutil.NoSuchProcess:
+                total += member.memory_full_info().pss
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
             pass
         peak = max(peak, total)
         time.sleep(0.05)

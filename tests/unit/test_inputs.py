@@ -104,3 +104,26 @@ def test_an_input_that_is_not_there_is_named_with_file_key_and_remedy(
     assert message.startswith(f"{file}: {key}: ")
     assert problem.format(folder=overlay) in message
     assert "\n" not in message
+
+
+def test_a_taxonomy_may_be_a_folder_and_its_files_are_inputs(overlay: Path) -> None:
+    (overlay / "taxonomy" / "skills").mkdir(parents=True)
+    (overlay / "taxonomy" / "skills" / "qna.yaml").touch()
+    text = FILES["data.yaml"].replace("{path: chats.jsonl}}", "{path: taxonomy}, format: taxonomy}")
+    (overlay / "data.yaml").write_text(text)
+    plan = Plan.from_config(CONFIG, overlay=overlay)
+    plan.check_inputs()
+    assert plan.local_files(plan.data_spec("mine")) == [overlay / "taxonomy" / "skills" / "qna.yaml"]
+    (overlay / "data.yaml").write_text(text.replace(", format: taxonomy", ""))
+    with pytest.raises(StudyError, match=r"data.yaml: mine.phases.chats.sources.0.from.path: .*taxonomy is missing"):
+        Plan.from_config(CONFIG, overlay=overlay).check_inputs()
+
+
+def test_benchmarks_whose_overlap_is_dropped_are_part_of_the_plan(overlay: Path) -> None:
+    dropping = FILES["data.yaml"].replace("mine:\n", "mine:\n  drop_overlap_with: [talk]\n", 1)
+    (overlay / "data.yaml").write_text(dropping)
+    phase = Plan.from_config(CONFIG, overlay=overlay).phase_spec("mine", "mine", "chats")
+    assert list(phase.overlap) == ["talk"]
+    (overlay / "data.yaml").write_text(dropping.replace("[talk]", "[tlak]"))
+    with pytest.raises(StudyError, match=r"data.yaml: mine.drop_overlap_with: no benchmark 'tlak'; did you mean 'talk'"):
+        Plan.from_config(CONFIG, overlay=overlay)

@@ -140,7 +140,7 @@ def _rows_table(record: PhaseRecord) -> str:
     lines = [
         _row("read", f"{record.num_read:,}"),
         *(_row(escape(_plain(reason)), f"&minus;{count:,}", style="loss") for reason, count in dropped),
-        *([_row("repeated by weights", f"+{record.repeated:,}")] if record.repeated else []),
+        *([_row("repeated by weight", f"+{record.repeated:,}")] if record.repeated else []),
         _row("kept", f"{record.num_samples:,}", style="sum"),
         _row("of these cut off", f"{record.truncated:,}"),
     ]
