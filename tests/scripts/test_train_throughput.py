@@ -32,7 +32,6 @@ def measured(word: str, model_folder: Path) -> dict[str, Any]:
 
 
 def test_all_train_on_the_same_samples_and_begin_with_the_same_loss(model_folder: Path) -> None:
-    pytest.importorskip("trl")
     words = ["ours:padded:fp32:32", "ours:packed:fp32:32", "trainer:padded:fp32:2", "sft:padded:fp32:2", "sft:free:fp32:2"]
     found = [in_processes(1, measured, word, model_folder)[0] for word in words]
     assert len(found) == 5
@@ -41,7 +40,6 @@ def test_all_train_on_the_same_samples_and_begin_with_the_same_loss(model_folder
 
 
 def test_packed_rows_lose_no_token(model_folder: Path) -> None:
-    pytest.importorskip("trl")
     (one,) = in_processes(1, measured, "sft:packed:fp32:1", model_folder)
     # 80 tokens fill five rows of 16, of which a step has one at least, and three steps no more than three
     assert 2 * 10 <= one["num_tokens"] <= 2 * 16
