@@ -14,7 +14,8 @@ from typing import Any
 
 from processes import SERVER
 from sftstudy.records import TrainingRecord, read_metrics, read_record
-from sftstudy.train.stage import Saving, train_stage
+from sftstudy.train.checkpoints import Saving
+from sftstudy.train.stage import train_stage
 
 NUM_KILLS = 25
 WATCHED = ("/sftstudy/", "/torch/distributed/checkpoint/filesystem.py")

@@ -15,8 +15,9 @@ from sftstudy.config import Lora
 from sftstudy.errors import StoppedError, StudyError
 from sftstudy.records import StepMetrics, TrainingRecord, read_metrics, read_record
 from sftstudy.train import checkpoints, loop
+from sftstudy.train.checkpoints import Saving
 from sftstudy.train.models import load_model
-from sftstudy.train.stage import Saving, train_stage
+from sftstudy.train.stage import train_stage
 
 
 class Killed(BaseException):

@@ -14,7 +14,8 @@ import pytest
 
 from sftstudy import hashes
 from sftstudy.records import TrainingRecord, read_metrics, read_record
-from sftstudy.train.stage import Saving, train_stage
+from sftstudy.train.checkpoints import Saving
+from sftstudy.train.stage import train_stage
 
 PROGRAM = Path(__file__).parents[2] / "workflow" / "scripts" / "train_stage.py"
 

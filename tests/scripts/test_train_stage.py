@@ -15,8 +15,9 @@ import pytest
 from sftstudy import hashes, spec
 from sftstudy.errors import StudyError
 from sftstudy.records import SelectionRecord, TrainingRecord, provenance, read_metrics, read_record, write_record
+from sftstudy.train.checkpoints import Saving
 from sftstudy.train.schedule import learning_rate
-from sftstudy.train.stage import Saving, train_stage
+from sftstudy.train.stage import train_stage
 
 PROGRAM = Path(__file__).parents[2] / "workflow" / "scripts" / "train_stage.py"
 STATE = "__0_0.distcp"

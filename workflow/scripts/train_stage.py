@@ -4,8 +4,9 @@ import sys
 
 from sftstudy.program import layout_of, parser, read_spec, run
 from sftstudy.spec import StageSpec
+from sftstudy.train.checkpoints import RESUME_EVERY_S, Saving
 from sftstudy.train.launch import is_launched, launch
-from sftstudy.train.stage import RESUME_EVERY_S, Saving, train_stage
+from sftstudy.train.stage import train_stage
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MARKER = "complete.json"
 NUM_RESUME_STATES = 2
+RESUME_EVERY_S = 600.0
 
 
 @contextlib.contextmanager
@@ -107,6 +109,21 @@ def save_weights(folder: Path, weights: Mapping[str, Any], *, base: Path, dtype:
 
 
 # --- resume state ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Saving:
+    """How often resume state is saved besides at each checkpoint."""
+
+    every_s: float = RESUME_EVERY_S
+    every_steps: int | None = None
+
+    def is_due(self, step: int, *, seconds_since: float) -> bool:
+        """Whether to save after `step` updates, `seconds_since` the last save."""
+        return seconds_since >= self.every_s or bool(self.every_steps and step % self.every_steps == 0)
+
+
+USUAL = Saving()
 
 
 def save_resume(folder: Path, *, step: int, write: Callable[[Path], None], world: World, **facts: Any) -> None:

@@ -21,6 +21,7 @@ from sftstudy.spec import StageSpec
 from sftstudy.train import checkpoints, loop, models
 from sftstudy.train.attempts import find_resume
 from sftstudy.train.attention import attention_of, is_packed
+from sftstudy.train.checkpoints import Saving
 from sftstudy.train.finish import finish
 from sftstudy.train.flops import peak_flops, step_flops
 from sftstudy.train.inputs import Inputs, load_samples
@@ -29,14 +30,20 @@ from sftstudy.train.notes import Notes, taking_notes
 from sftstudy.train.parallel import World, spread
 from sftstudy.train.saving import disk_errors, load_state, save_checkpoint, save_state
 from sftstudy.train.schedule import learning_rate
-from sftstudy.train.stage import Saving
 
 DIVERGED_STEPS = 10
 """Steps in a row with a loss above twice that of guessing, ln(vocabulary), after which a run is given up."""
 
 
 def run_stage(
-    spec: StageSpec, training: Training, inputs: Inputs, *, layout: Layout, identity: dict[str, str], world: World, saving: Saving
+    spec: StageSpec,
+    training: Training,
+    inputs: Inputs,
+    *,
+    layout: Layout,
+    identity: dict[str, str],
+    world: World,
+    saving: Saving,
 ) -> None:
     """Train to the end and leave `finished.json` and merged metrics in the stage's scratch folder. Every process calls it.
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Literal
 
 from sftstudy.errors import StudyError
@@ -16,26 +15,13 @@ from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, read_record, write_bytes, write_record
 from sftstudy.spec import StageSpec, spec_hash
 from sftstudy.train.attempts import claim, is_finished, locked
+from sftstudy.train.checkpoints import USUAL, Saving
 from sftstudy.train.inputs import read_inputs
-
-RESUME_EVERY_S = 600.0
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
-@dataclass(frozen=True)
-class Saving:
-    """How often resume state is saved besides at each checkpoint."""
-
-    every_s: float = RESUME_EVERY_S
-    every_steps: int | None = None
-
-    def is_due(self, step: int, *, seconds_since: float) -> bool:
-        """Whether to save after `step` updates, `seconds_since` the last save."""
-        return seconds_since >= self.every_s or bool(self.every_steps and step % self.every_steps == 0)
-
-
-def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = Saving(), device: Device = "auto") -> None:
+def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, device: Device = "auto") -> None:
     """Train a stage to its end, or only publish it if it is finished and its checkpoints are whole.
 
     Every process that torchrun started calls it with the same arguments; the first one reads, writes and publishes. `device` is
