@@ -134,9 +134,11 @@ def ours(setting: Setting, model_folder: Path, samples: list[Any], *, batch_size
 
     from sftstudy.config import Training
     from sftstudy.train import loop
+    from sftstudy.train.attention import attention_of
     from sftstudy.train.models import load_model, prepared
     from sftstudy.train.parallel import joined, spread
 
+    packed = setting.layout == "packed"
     training = Training(
         effective_batch_size=batch_size,
         learning_rate=LEARNING_RATE,
@@ -155,7 +157,7 @@ def ours(setting: Setting, model_folder: Path, samples: list[Any], *, batch_size
         ends.append(clocks())
 
     with joined("cpu") as world:
-        model = prepared(load_model(model_folder), training, seed=0)
+        model = prepared(load_model(model_folder, attention=attention_of(world.device, packed=packed)), training, seed=0)
         spread(model, world, precision=training.precision, sharding="none", cpu_offload=False)
         loop.train(
             model,
@@ -165,7 +167,7 @@ def ours(setting: Setting, model_folder: Path, samples: list[Any], *, batch_size
             seed=0,
             training=training,
             world=world,
-            packed=setting.layout == "packed",
+            packed=packed,
             samples_of=lambda step_index: rows[step_index * batch_size : (step_index + 1) * batch_size],
             rate_of=lambda _: LEARNING_RATE,
             after_step=after_step,
