@@ -113,16 +113,16 @@ def tokenised(model: Path, data: list[Path], *, max_length: int, num_samples: in
 
     from sftstudy import hashes
     from sftstudy.data.formats import Message
-    from sftstudy.data.prepare import load_tokenizer
-    from sftstudy.data.templates import render, tokenise
+    from sftstudy.data.masks import ChatTokenizer
+    from sftstudy.data.tokenise import load_tokenizer
 
     tokenizer = load_tokenizer(model)
+    tokeniser = ChatTokenizer(tokenizer, name="tokenizer", stop_ids=hashes.stop_ids(model) | {tokenizer.eos_token_id})
     chats = [json.loads(line)["messages"] for path in data for line in path.read_text().splitlines()]
-    rendered = [render(tokenizer, [Message(turn["role"], turn["content"]) for turn in chat], name="tokenizer") for chat in chats]
-    samples = tokenise(tokenizer, rendered, name="tokenizer", stop_ids=hashes.stop_ids(model) | {tokenizer.eos_token_id})
-    kept = [sample for sample in samples if len(sample.input_ids) <= max_length and any(sample.supervised[1:])]
+    rendered = tokeniser.render([[Message(turn["role"], turn["content"]) for turn in chat] for chat in chats])
+    kept = [sample for sample in tokeniser.tokenise(rendered) if len(sample) <= max_length and sample.supervised.any()]
     order = np.random.default_rng(seed).permutation(len(kept))
-    return [(kept[index].input_ids, kept[index].supervised) for index in np.resize(order, num_samples)]
+    return [(kept[index].input_ids.tolist(), kept[index].supervised.tolist()) for index in np.resize(order, num_samples)]
 
 
 # --- programs --------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The benchmark is fair: all settings train on the same samples from the same loss, and its ratios compare like with like."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from train_throughput import Setting, Timed
 
 BATCH_SIZE, NUM_STEPS = 4, 3
 SIZES = {"batch_size": BATCH_SIZE, "num_steps": NUM_STEPS}
+DRAW = {"num_samples": 18, "seed": 0}
 LENGTHS = [5, 9, 3, 12, 7, 6, 2, 11, 8, 4, 10, 3]
 
 
@@ -29,6 +31,20 @@ def measured(word: str, model_folder: Path) -> dict[str, Any]:
     if setting.program == "ours":
         return asdict(train_throughput.ours(setting, model_folder, samples(), **SIZES))
     return asdict(train_throughput.peer(setting, model_folder, samples(), **SIZES, max_length=16))
+
+
+def test_samples_are_drawn_from_all_chats_within_the_limit(model_folder: Path, tmp_path: Path) -> None:
+    chats = [
+        [{"role": "user", "content": "what is grass"}, {"role": "assistant", "content": "green " * (1 + number % 7)}]
+        for number in range(18)
+    ]
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    lengths = [len(ids) for ids, _ in train_throughput.tokenised(model_folder, [tmp_path / "chats.jsonl"], **DRAW, max_length=64)]
+    assert len(lengths) == 18
+    limit = sorted(lengths)[5]
+    drawn = train_throughput.tokenised(model_folder, [tmp_path / "chats.jsonl"], **DRAW, max_length=limit)
+    assert sorted({len(ids) for ids, _ in drawn}) == sorted({length for length in lengths if length <= limit})
+    assert [(len(ids), any(mask)) for ids, mask in drawn] == [(len(mask), True) for _, mask in drawn]
 
 
 def test_all_train_on_the_same_samples_and_begin_with_the_same_loss(model_folder: Path) -> None:
