@@ -157,7 +157,8 @@ def ours(setting: Setting, model_folder: Path, samples: list[Any], *, batch_size
         ends.append(clocks())
 
     with joined("cpu") as world:
-        model = prepared(load_model(model_folder, attention=attention_of(world.device, packed=packed)), training, seed=0)
+        attention = attention_of(world.device, packed=packed, precision=training.precision)
+        model = prepared(load_model(model_folder, attention=attention), training, seed=0)
         spread(model, world, precision=training.precision, sharding="none", cpu_offload=False)
         loop.train(
             model,

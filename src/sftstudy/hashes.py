@@ -129,8 +129,3 @@ def _header(path: Path, data: mmap.mmap) -> tuple[int, dict[str, Any]]:
         raise StudyError(f"{path}: not a safetensors file; delete the folder and make it again") from None
     header.pop("__metadata__", None)
     return start, header
-
-
-def folder_digest(folder: Path) -> dict[str, str]:
-    """File name -> SHA-256 of every file in a flat folder."""
-    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from sftstudy import spec
 from sftstudy.config import Strict
-from sftstudy.errors import StudyError, exit_status
+from sftstudy.errors import StudyError, exit_status, tell
 from sftstudy.paths import Layout
 
 S = TypeVar("S", bound=Strict)
@@ -21,7 +21,7 @@ def run(main: Callable[[], None]) -> None:
     try:
         main()
     except StudyError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        tell(error)
         sys.exit(exit_status(error))
 
 

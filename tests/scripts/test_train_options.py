@@ -2,7 +2,10 @@
 
 import errno
 import os
+import shutil
+import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +140,85 @@ def test_a_full_disk_ends_with_one_line_and_the_last_state_stays(study: Any, pla
     assert losses(study, stage) == losses(study, unbroken)
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a few megabytes; only root can make one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=5m", "tmpfs", folder], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("program", ["safetensors", "torch"])
+def test_a_disk_that_is_really_full_is_recognised(program: str, small_disk: Path) -> None:
+    """By what the libraries raise, which is no OSError."""
+    from safetensors.torch import save_file
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    tensors = {"weight": torch.zeros(3_000_000)}
+    writers: dict[str, Callable[[], object]] = {
+        "safetensors": lambda: save_file(tensors, small_disk / "model.safetensors"),
+        "torch": lambda: save(tensors, checkpoint_id=small_disk / "state", no_dist=True),
+    }
+    with pytest.raises(StudyError, match="disk: the disk is full; make room"), checkpoints.disk_errors(small_disk):
+        writers[program]()
+    with pytest.raises(RuntimeError, match="another"), checkpoints.disk_errors(small_disk):
+        raise RuntimeError("another")
+
+
+def test_what_cannot_be_read_now_is_never_given_up(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = study.stage()
+    break_after(9, monkeypatch)
+    with pytest.raises(Killed):
+        train(study, stage, every_steps=1)
+    monkeypatch.undo()
+    original, before = Path.read_text, sorted(path.name for path in study.scratch(stage).rglob("*"))
+
+    def failing(path: Path, *args: Any, **kwargs: Any) -> str:
+        if path.parent.name == "ckpt01":
+            raise OSError(errno.EIO, "Input/output error")
+        return original(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", failing)
+    with pytest.raises(StudyError, match=r"ckpt01: cannot be read \(Input/output error\); nothing was touched, start it again"):
+        train(study, stage)
+    monkeypatch.undo()
+    assert sorted(path.name for path in study.scratch(stage).rglob("*")) == before
+    assert train(study, stage).num_attempts == 2
+
+
+def test_states_that_cannot_be_continued_are_kept_until_the_stage_is_finished(
+    study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = study.stage()
+    break_after(9, monkeypatch)
+    with pytest.raises(Killed):
+        train(study, stage, every_steps=1)
+    monkeypatch.undo()
+    shutil.rmtree(study.scratch(stage) / "ckpt01")
+    break_after(1, monkeypatch)
+    with pytest.raises(Killed):
+        train(study, stage)
+    monkeypatch.undo()
+    assert "no earlier attempt can be continued" in capsys.readouterr().err
+    assert len(list((study.scratch(stage) / "aside-1" / "resume").glob("step*"))) == 2
+    train(study, stage)
+    assert not (study.scratch(stage) / "aside-1").exists()
+
+
+def test_saves_cost_a_twentieth_of_the_time_at_most() -> None:
+    saving = Saving(every_s=600)
+    assert [saving.is_due(1, since_s=since, took_s=took) for since, took in [(599, 1), (600, 1), (601, 120), (2400, 120)]] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
 def test_a_diverged_run_is_given_up_by_its_step(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from dataclasses import replace
 
@@ -148,7 +230,7 @@ def test_a_diverged_run_is_given_up_by_its_step(study: Any, monkeypatch: pytest.
         train(study, study.stage())
 
 
-def test_trackers_get_every_step(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_get_every_step(study: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("SFTSTUDY_TRACKERS", "tensorboard")
@@ -160,6 +242,16 @@ def test_trackers_get_every_step(study: Any, monkeypatch: pytest.MonkeyPatch) ->
     seen = {entry.step: entry.value for entry in events.Scalars("loss")}
     assert seen == pytest.approx({entry.step: entry.loss for entry in read_metrics(study.results(stage) / "metrics.jsonl")})
     assert {"grad_norm", "learning_rate", "tokens_per_s", "samples_seen", "peak_memory_gb"} <= set(events.Tags()["scalars"])
+    from torch.utils.tensorboard import SummaryWriter
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(SummaryWriter, "add_scalar", unreachable)
+    lonely = stage.model_copy(update={"recipe": "lonely"})
+    write_again(study, lonely)
+    train(study, lonely)
+    assert capsys.readouterr().err.count("tracker tensorboard: dropped, no route to host") == 1
     monkeypatch.setenv("SFTSTUDY_TRACKERS", "tensorbord")
     other = stage.model_copy(update={"recipe": "other"})
     write_again(study, other)

@@ -1,6 +1,7 @@
 """The program in two processes, as users start it: the numbers of one process, signals passed on, one line for a mistake."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -76,15 +77,17 @@ def write_again(study: Any, stage: Any) -> None:
     write_record(study.results(stage) / "data.json", mix_stage(stage, layout=study.layout))
 
 
-def test_a_signal_reaches_all_processes_and_one_process_goes_on(study: Any) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_reaches_all_processes_and_one_process_goes_on(study: Any, number: signal.Signals) -> None:
     stage = study.stage(num_steps=400, places=(200, 400), sharding="full")
     program = start(study, stage, "--processes", "2")
     wait_for_steps(study, stage, 5, program)
-    program.send_signal(signal.SIGUSR1)
+    program.send_signal(number)
     _, errors = program.communicate(timeout=120)
     assert program.returncode == 75, errors
-    assert "SIGUSR1: passed on to all processes" in errors
+    assert f"{number.name}: passed on to all processes" in errors
     assert errors.count("state saved; start it again to continue") == 1
+    assert "Traceback" not in errors
     done = steps_noted(study, stage)
     assert 5 <= done < 400
     (state,) = (study.scratch(stage) / "resume").glob("step*")
@@ -94,6 +97,52 @@ def test_a_signal_reaches_all_processes_and_one_process_goes_on(study: Any) -> N
     record = read_record(study.results(stage) / "training.json", TrainingRecord)
     assert (record.num_processes, record.num_attempts) == (1, 2)
     assert len(losses(study, stage)) == 400
+
+
+def test_a_signal_before_the_processes_began_is_obeyed(study: Any) -> None:
+    program = start(study, study.stage(), "--processes", "2")
+    while "SIGTERM" not in handled(program.pid):
+        assert program.poll() is None, program.communicate()[1]
+        time.sleep(0.01)
+    program.terminate()
+    _, errors = program.communicate(timeout=60)
+    assert program.returncode == 75, errors
+    assert "start it again" in errors.splitlines()[-1]
+
+
+def handled(pid: int) -> set[str]:
+    """Signals for which a process has handlers."""
+    (mask,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), flags=re.MULTILINE)
+    return {number.name for number in signal.Signals if int(mask, 16) >> (number - 1) & 1}
+
+
+def test_an_error_in_one_process_only_is_told_and_ends_all(study: Any) -> None:
+    """The other waits for it in the middle of a step; it must not wait for the other."""
+    stage = study.stage(num_steps=400, places=(200, 400))
+    broken = (
+        "import os, runpy, sys, sftstudy.train.loop as loop\n"
+        "fast, steps = loop.summed_loss, []\n"
+        "def loss(*a):\n"
+        "    steps.append(1)\n"
+        "    if len(steps) > 5 and os.environ['RANK'] == '1': raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')\n"
+        "    return fast(*a)\n"
+        "loop.summed_loss = loss\n"
+        "sys.argv = sys.argv[1:]\nrunpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    wrapper = study.results(stage) / "broken.py"
+    wrapper.write_text(broken)
+    roots = ["--results", str(study.layout.results), "--scratch", str(study.layout.scratch), "--device", "cpu"]
+    meeting = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    program = subprocess.run(
+        [*meeting, str(wrapper), str(PROGRAM), str(study.results(stage) / "spec.yaml"), *roots],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert program.returncode == 1
+    assert program.stderr.count("error: step 6: out of memory with max_tokens_per_microbatch 4096; lower it") == 1
 
 
 def test_a_killed_process_ends_the_others_and_the_next_start_continues(study: Any) -> None:

@@ -91,7 +91,7 @@ def test_a_samples_loss_is_the_same_alone_padded_and_packed(family: str) -> None
     alone = torch.cat([losses(plain, [sample], packed=False) for sample in samples])
     assert len(alone) > len(LENGTHS)
     for packed in (False, True):
-        model = random_model(family, attention=attention_of(CPU, packed=packed)).eval()
+        model = random_model(family, attention=attention_of(CPU, packed=packed, precision="fp32")).eval()
         assert torch.allclose(losses(model, samples, packed=packed), alone, atol=2e-5)
     # were they not kept apart, it would show
     leaking = losses(model, samples, packed=True, sample_lengths=[sum(LENGTHS)])
@@ -116,7 +116,7 @@ def test_every_tested_family_is_packed_by_default_and_no_other() -> None:
 def test_a_process_with_nothing_to_do_still_takes_part() -> None:
     for packed in (False, True):
         batch = lay_out([], packed=packed, device=CPU)
-        model = random_model(attention=attention_of(CPU, packed=packed))
+        model = random_model(attention=attention_of(CPU, packed=packed, precision="fp32"))
         assert (batch.input_ids.shape, batch.labels.shape) == ((1, 1), (0,))
         logits = model(input_ids=batch.input_ids, **attention_inputs(model, batch)).logits
         functional.cross_entropy(logits[batch.targets], batch.labels, reduction="sum").backward()

@@ -27,7 +27,7 @@ def samples() -> list[Sample]:
 
 
 def spread_model(world: World, settings: Training, family: str = "Llama", *, packed: bool = False) -> Any:
-    model = prepared(random_model(family, attention=attention_of(world.device, packed=packed)), settings, seed=0)
+    model = prepared(random_model(family, attention=attention_of(world.device, packed=packed, precision="fp32")), settings, seed=0)
     spread(model, world, precision=settings.precision, sharding=settings.sharding, cpu_offload=settings.cpu_offload)
     return model
 

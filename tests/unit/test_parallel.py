@@ -26,7 +26,7 @@ def train(sharding: Any, precision: Any, packing: Any) -> dict[str, Any]:
     )
     with joined("cpu") as world:
         packed = packing == "on"
-        model = random_model(attention=attention_of(world.device, packed=packed))
+        model = random_model(attention=attention_of(world.device, packed=packed, precision=precision))
         num_weights = sum(weight.numel() for weight in model.parameters())
         before = {name: tensor.clone() for name, tensor in gathered(model).items()}
         spread(model, world, precision=precision, sharding=sharding, cpu_offload=False)

@@ -30,6 +30,7 @@ def main() -> None:
     command = [
         "snakemake",
         "tables",
+        "passports",
         # where nothing was removed, or never will be, the record is not needed
         *(str(record) for record in plan.retention_records if record.exists()),
         "--touch",

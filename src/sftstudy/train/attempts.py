@@ -71,11 +71,28 @@ def claim(scratch: Path, identity: dict[str, str]) -> None:
 
 
 def _identity_of(folder: Path) -> Any:
-    """What a stage's folder was claimed for; None if it was not, or its mark is broken."""
+    """What a stage's folder was claimed for; None if it was not, or its mark is broken. StudyError if it cannot be read now."""
     try:
         return json.loads((folder / "identity.json").read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise checkpoints.unreadable(folder / "identity.json", error) from None
+
+
+def set_aside(scratch: Path) -> None:
+    """Make room for a fresh start. What earlier attempts left and cannot be continued is kept until the stage is finished."""
+    if not any((scratch / "resume").glob("step*")):
+        shutil.rmtree(scratch / "attempts", ignore_errors=True)
+        return
+    number = 1 + len(list(scratch.glob("aside-*")))
+    aside = scratch / f"aside-{number}"
+    aside.mkdir()
+    for name in ("resume", "attempts"):
+        if (scratch / name).exists():
+            os.replace(scratch / name, aside / name)
+    why = "a checkpoint, metrics or state that it relies on is gone or broken"
+    print(f"{scratch}: no earlier attempt can be continued: {why}; moved to {aside.name}, starting anew", file=sys.stderr)
 
 
 def _stale(scratch: Path, identity: Any) -> Path:

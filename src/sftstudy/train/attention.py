@@ -23,11 +23,11 @@ TESTED_FAMILIES = frozenset({"llama", "mistral", "granite", "qwen2", "qwen3", "g
 """Model types, as in `config.json`, of which the tests compare each sample's loss packed and alone."""
 
 
-def attention_of(device: torch.device, *, packed: bool) -> str:
-    """How the samples of a packed row are kept apart here, or `sdpa` for padded rows: flash attention has a package of its own."""
+def attention_of(device: torch.device, *, packed: bool, precision: str) -> str:
+    """How the samples of a packed row are kept apart here, or `sdpa` for padded rows. Flash attention computes in bf16 only."""
     if not packed:
         return "sdpa"
-    return "flash_attention_2" if has_flash_attention(device) else PER_SAMPLE
+    return "flash_attention_2" if has_flash_attention(device) and precision == "bf16" else PER_SAMPLE
 
 
 def has_flash_attention(device: torch.device) -> bool:

@@ -6,6 +6,7 @@ A folder without a marker that fits its files does not exist for us.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sftstudy import hashes
+from sftstudy.errors import StudyError
 from sftstudy.records import write_text
 
 if TYPE_CHECKING:
@@ -46,12 +48,17 @@ def begin(folder: Path) -> Path:
     return partial
 
 
-def seal(partial: Path, folder: Path, facts: dict[str, Any]) -> None:
-    """Flush a filled folder to disk, put a marker with hashes and `facts` into it, and rename it; an older `folder` is replaced."""
+def seal(partial: Path, folder: Path, facts: dict[str, Any], *, known: Mapping[str, str] | None = None) -> None:
+    """Flush a filled folder to disk, put a marker with hashes and `facts` into it, and rename it; an older `folder` is replaced.
+
+    `known` are the hashes of files that other processes have taken. Raises OSError if a file goes away meanwhile.
+    """
+    files = dict(known or {})
     for path in sorted(partial.iterdir()):
         path.chmod(0o644)  # transformers saves weights for their owner alone, and clusters have groups
         _flush(path)
-    write_text(partial / MARKER, json.dumps({"facts": facts, "files": hashes.folder_digest(partial)}, indent=1))
+        files[path.name] = files.get(path.name) or hashes.sha256_of(path)
+    write_text(partial / MARKER, json.dumps({"facts": facts, "files": files}, indent=1, sort_keys=True))
     _flush(partial)
     remove(folder)
     os.replace(partial, folder)
@@ -59,7 +66,10 @@ def seal(partial: Path, folder: Path, facts: dict[str, Any]) -> None:
 
 
 def facts_of(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
-    """The facts in a folder's marker; None if there is no marker, or a file is gone or, with `verify`, has other bytes."""
+    """The facts in a folder's marker; None if there is no marker, or a file is gone or, with `verify`, has other bytes.
+
+    Raises StudyError if a file is there and cannot be read: work is never given up for a file system's bad hour.
+    """
     try:
         marker = json.loads((folder / MARKER).read_text())
         files: dict[str, str] = marker["files"]
@@ -67,15 +77,52 @@ def facts_of(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
         good = all((folder / name).is_file() for name in files)
         if verify:
             good = good and all(hashes.sha256_of(folder / name) == value for name, value in files.items())
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
+    except OSError as error:
+        raise unreadable(folder, error) from None
     return facts if good else None
+
+
+def unreadable(path: Path, error: OSError) -> StudyError:
+    """What to say of something that is there and cannot be read now."""
+    return StudyError(f"{path}: cannot be read ({error.strerror}); nothing was touched, start it again once it can be")
 
 
 def remove(folder: Path) -> None:
     """Delete a folder, marker first, so that a half-deleted one cannot pass for whole."""
     (folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- a full disk -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Within it, a full disk ends with one line. What was saved before stays."""
+    try:
+        yield
+    except BaseException as error:  # torch's CheckpointException is no Exception
+        if not _is_full_disk(error):
+            raise
+        raise StudyError(
+            f"{folder}: the disk is full; make room (folders *.stale-* may go) and start it again, it continues from its last state"
+        ) from None
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    """Whether a write failed for want of room, in the words of whoever wrote.
+
+    safetensors (Rust) tells the number of the system's error; torch's writer of resume state, wrapped once more by the process that
+    collects what happened in all of them, only says in which of its functions a write came out short.
+    """
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if type(error).__name__ == "CheckpointException":
+        return any(_is_full_disk(failure) for failure, _ in getattr(error, "failures", {}).values())
+    words = (f"os error {errno.ENOSPC}", f"os error {errno.EDQUOT}", "inline_container", "PytorchStreamWriter")
+    return any(word in str(error) for word in words)
 
 
 # --- weights ---------------------------------------------------------------------------------------------------------
@@ -118,9 +165,9 @@ class Saving:
     every_s: float = RESUME_EVERY_S
     every_steps: int | None = None
 
-    def is_due(self, step: int, *, seconds_since: float) -> bool:
-        """Whether to save after `step` updates, `seconds_since` the last save."""
-        return seconds_since >= self.every_s or bool(self.every_steps and step % self.every_steps == 0)
+    def is_due(self, step: int, *, since_s: float, took_s: float) -> bool:
+        """Whether to save after `step` updates, `since_s` after the last save, which `took_s`: saves cost a twentieth at most."""
+        return since_s >= max(self.every_s, 20 * took_s) or bool(self.every_steps and step % self.every_steps == 0)
 
 
 USUAL = Saving()
@@ -132,9 +179,13 @@ def save_resume(folder: Path, *, step: int, write: Callable[[Path], None], world
     partial = world.first_decides(lambda: begin(state))
     try:
         write(partial)
-        world.first_decides(lambda: seal(partial, state, {"step": step, **facts}))
+        # each hashes what it has written: the whole would keep all devices waiting for one process
+        own = {path.name: hashes.sha256_of(path) for path in partial.glob(f"__{world.rank}_*")}
+        known = {name: value for files in world.gathered(own) for name, value in files.items()}
+        world.first_decides(lambda: seal(partial, state, {"step": step, **facts}, known=known))
     except BaseException:
-        remove(partial)
+        if world.is_first:
+            remove(partial)
         raise
     if world.is_first:
         for old in [*sorted(folder.glob("step*"))[:-NUM_RESUME_STATES], *folder.glob(".step*.partial")]:

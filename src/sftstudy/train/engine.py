@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import signal
 import sys
 import time
@@ -19,16 +18,16 @@ from sftstudy.paths import Layout
 from sftstudy.records import StepMetrics
 from sftstudy.spec import StageSpec
 from sftstudy.train import checkpoints, loop, models
-from sftstudy.train.attempts import find_resume
+from sftstudy.train.attempts import find_resume, set_aside
 from sftstudy.train.attention import attention_of, is_packed
-from sftstudy.train.checkpoints import Saving
+from sftstudy.train.checkpoints import Saving, disk_errors
 from sftstudy.train.finish import finish
 from sftstudy.train.flops import peak_flops, step_flops
 from sftstudy.train.inputs import Inputs, load_samples
 from sftstudy.train.loop import StepResult
 from sftstudy.train.notes import Notes, taking_notes
 from sftstudy.train.parallel import World, spread
-from sftstudy.train.saving import disk_errors, load_state, save_checkpoint, save_state
+from sftstudy.train.saving import load_state, save_checkpoint, save_state
 from sftstudy.train.schedule import learning_rate
 
 DIVERGED_STEPS = 10
@@ -57,7 +56,7 @@ def run_stage(
     samples_of = load_samples(spec, inputs, layout=layout)
 
     packed = is_packed(training, models.model_type(base))
-    attention = attention_of(world.device, packed=packed)
+    attention = attention_of(world.device, packed=packed, precision=training.precision)
     # resume state overwrites the weights of `base`, which then lends only its config; adapters stand on frozen ones
     start = base if resume and not training.lora else inputs.start.folder
     model = models.prepared(models.load_model(start, attention=attention), training, seed=spec.seed)
@@ -73,6 +72,7 @@ def run_stage(
     guessing = math.log(model.config.vocab_size)
     lost = 0  # steps in a row that were worse than guessing
     step_began = saved = time.monotonic()
+    save_took_s = 0.0
     run = f"{spec.model}-{spec.data}-{spec.recipe}-seed{spec.seed}-{spec.stage}"
     attempt = (
         taking_notes(scratch, run=run, num_steps=spec.num_steps, first_step=first_step) if world.is_first else nullcontext(Notes())
@@ -80,7 +80,7 @@ def run_stage(
     with disk_errors(scratch), attempt as notes, _stop_signal() as stopped:
 
         def after_step(step: int, result: StepResult) -> None:
-            nonlocal step_began, saved, lost
+            nonlocal step_began, saved, save_took_s, lost
             now = time.monotonic()
             metrics = _metrics(step, result, inputs=inputs, model=model, time_s=now - step_began, peak=peak, world=world)
             notes.step(metrics)
@@ -100,10 +100,11 @@ def run_stage(
                     facts=identity,
                 )
             told = stopped() if step < spec.num_steps else None
-            due = world.is_first and saving.is_due(step, seconds_since=now - saved)
+            due = world.is_first and saving.is_due(step, since_s=now - saved, took_s=save_took_s)
             # a signal reaches the processes at different times, and clocks differ: they stop and save together
             stops, dues = world.total(told is not None, due)
             if step in places or dues or stops:
+                save_began = time.monotonic()
                 notes.to_disk()
                 checkpoints.save_resume(
                     scratch / "resume",
@@ -113,6 +114,7 @@ def run_stage(
                     **identity,
                 )
                 saved = time.monotonic()
+                save_took_s = saved - save_began
             if stops:
                 what = f"stopped by {told or 'a signal'} after step {step} of {spec.num_steps}"
                 world.fail(StoppedError(f"{what}, state saved; start it again to continue"))
@@ -131,9 +133,10 @@ def run_stage(
             rate_of=lambda step_index: learning_rate(step_index, num_steps=spec.num_steps, training=training),
             after_step=after_step,
         )
-    world.first_decides(
-        lambda: finish(spec, training, inputs, scratch=scratch, identity=identity, world=world, packed=packed, attention=attention)
-    )
+    with disk_errors(scratch):
+        world.first_decides(
+            lambda: finish(spec, training, inputs, scratch, identity, world=world, packed=packed, attention=attention)
+        )
 
 
 # --- where to begin --------------------------------------------------------------------------------------------------
@@ -151,8 +154,7 @@ def _where_to_begin(
     if resume is None or (spec.training and spec.training.lora):
         _check_weights(inputs.start.folder, inputs.start.weights_hash, inputs.start.remedy)
     if resume is None:
-        shutil.rmtree(scratch / "resume", ignore_errors=True)
-        shutil.rmtree(scratch / "attempts", ignore_errors=True)
+        set_aside(scratch)
     else:
         _check_weights(base, inputs.model.weights_hash, remedy)
         checkpoints.forget_after(scratch / "resume", resume[0])

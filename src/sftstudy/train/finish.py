@@ -24,9 +24,9 @@ def finish(
     spec: StageSpec,
     training: Training,
     inputs: Inputs,
-    *,
     scratch: Path,
     identity: dict[str, str],
+    *,
     world: World,
     packed: bool,
     attention: str,
@@ -59,7 +59,8 @@ def finish(
     )
     write_text(scratch / "metrics.jsonl", "".join(entry.model_dump_json() + "\n" for entry in metrics))
     write_record(scratch / "finished.json", record)
-    shutil.rmtree(scratch / "resume", ignore_errors=True)
+    for leftover in (scratch / "resume", *scratch.glob("aside-*")):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def check_metrics(metrics: list[StepMetrics], *, num_steps: int, training: Training) -> None:

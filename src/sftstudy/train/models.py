@@ -73,10 +73,11 @@ def with_adapters(model: Any, lora: Lora, *, seed: int) -> Any:
         ) from None
 
 
-def gathered(model: Any) -> dict[str, torch.Tensor]:
+def gathered(model: Any, *, keep: bool = True) -> dict[str, torch.Tensor]:
     """Whole copies of the weights that learn, by name, on the CPU; a tied one is the same tensor under two names.
 
-    A collective call. Weights come one at a time, so that a GPU holds no more than one of them whole.
+    A collective call, of which a process may not `keep` the outcome. Weights come one at a time, so that a GPU holds no more than
+    one of them whole.
     """
     copies: dict[int, torch.Tensor] = {}
     weights = {}
@@ -84,7 +85,8 @@ def gathered(model: Any) -> dict[str, torch.Tensor]:
         if not tensor.requires_grad:
             continue
         if id(tensor) not in copies:
-            copies[id(tensor)] = whole(tensor).to("cpu")
+            full = whole(tensor)
+            copies[id(tensor)] = full.to("cpu") if keep else full[:0]
         weights[name] = copies[id(tensor)]
     return weights
 
@@ -92,7 +94,8 @@ def gathered(model: Any) -> dict[str, torch.Tensor]:
 def merged(weights: dict[str, torch.Tensor], lora: Lora, *, start: Path) -> dict[str, torch.Tensor]:
     """Weights of a plain model: those of the folder `start` with gathered adapters merged in, in fp32."""
     model = with_adapters(load_model(start), lora, seed=0)
-    model.load_state_dict(weights, strict=False)
+    unexpected = model.load_state_dict(weights, strict=False).unexpected_keys
+    assert not unexpected, f"adapters have the names that they had in training, not {unexpected[:3]}"
     plain: dict[str, torch.Tensor] = model.merge_and_unload().state_dict(keep_vars=True)
     return plain
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,7 +27,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
-from sftstudy.errors import StudyError, exit_status
+from sftstudy.errors import StudyError, exit_status, tell
 
 T = TypeVar("T")
 
@@ -67,8 +69,17 @@ class World:
         dist.all_reduce(sums)
         return list(sums.tolist())
 
+    def gathered(self, value: T) -> list[T]:
+        """The value of each process, by rank."""
+        box: list[Any] = [None] * self.size
+        dist.all_gather_object(box, value)
+        return box
+
     def fail(self, error: StudyError) -> NoReturn:
-        """Raise an error that all processes have met: the first one raises it, the others end without a word."""
+        """Raise an error that all processes have met: the first one tells and raises it, the others end without a word."""
+        if self.is_first and self.size > 1:
+            tell(error)
+        dist.barrier()  # torchrun ends the others as soon as one has ended: not before the first has spoken
         if self.is_first:
             raise error
         raise EndedByFirstError(exit_status(error))
@@ -82,6 +93,8 @@ class World:
                 box = [decide(), True]
             except BaseException as raised:
                 error = raised
+                if isinstance(raised, StudyError) and self.size > 1:
+                    tell(raised)
         dist.broadcast_object_list(box, src=0)
         if error is not None:
             raise error
@@ -109,8 +122,24 @@ def joined(device: Literal["auto", "cpu", "cuda"]) -> Iterator[World]:
     try:
         assert (dist.get_rank(), dist.get_world_size()) == (rank, size), "torchrun's processes have found each other"
         yield World(rank, size, place)
-    finally:
+    except BaseException as error:
+        if size > 1 and not (isinstance(error, EndedByFirstError) or (isinstance(error, StudyError) and error.told)):
+            _end_at_once(error)
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _end_at_once(error: BaseException) -> NoReturn:
+    """End a process whose error the others do not know. Leaving their group in good order would wait for them, who wait for us."""
+    if isinstance(error, StudyError):
+        tell(error)
+        status = exit_status(error)
+    else:
+        traceback.print_exception(error)
+        status = 1
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _device(wanted: str) -> torch.device:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from sftstudy.config import Training
-from sftstudy.errors import StudyError
 from sftstudy.train import checkpoints, models
 from sftstudy.train.parallel import World
 
@@ -33,7 +29,7 @@ def save_checkpoint(
 
     Every process calls it, the first one writes. Settings and tokenizer are those of the folder `base`.
     """
-    weights = models.gathered(model)
+    weights = models.gathered(model, keep=world.is_first)
 
     def write() -> None:
         plain = models.merged(weights, training.lora, start=start) if training.lora else weights
@@ -56,17 +52,3 @@ def load_state(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> No
     weights, moments = get_state_dict(model, optimizer, options=_LEARNING_ONLY)
     load({"model": weights, "optimizer": moments}, checkpoint_id=folder)
     set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_LEARNING_ONLY)
-
-
-@contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Within it, a full disk ends with one line. What was saved before stays."""
-    try:
-        yield
-    except (OSError, CheckpointException) as error:
-        failures = [failure[0] for failure in error.failures.values()] if isinstance(error, CheckpointException) else [error]
-        if not any(isinstance(failure, OSError) and failure.errno in (errno.ENOSPC, errno.EDQUOT) for failure in failures):
-            raise
-        raise StudyError(
-            f"{folder}: the disk is full; make room (folders *.stale-* may go) and start it again, it continues from its last state"
-        ) from None

@@ -15,7 +15,7 @@ from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, read_record, write_bytes, write_record
 from sftstudy.spec import StageSpec, spec_hash
 from sftstudy.train.attempts import claim, is_finished, locked
-from sftstudy.train.checkpoints import USUAL, Saving
+from sftstudy.train.checkpoints import USUAL, Saving, disk_errors
 from sftstudy.train.inputs import read_inputs
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -48,5 +48,6 @@ def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, devi
                 if not world.first_decides(lambda: finished):
                     run_stage(spec, spec.training, inputs, layout=layout, identity=identity, world=world, saving=saving)
         if is_first:
-            write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
-            write_record(results / "training.json", read_record(scratch / "finished.json", TrainingRecord))
+            with disk_errors(results):
+                write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
+                write_record(results / "training.json", read_record(scratch / "finished.json", TrainingRecord))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,17 @@ class Trackers:
 
     def log(self, values: Mapping[str, float], *, step: int) -> None:
         """Numbers of one step."""
-        for tracker in self._trackers:
-            tracker.log(dict(values), step=step)
+        self._each(lambda tracker: tracker.log(dict(values), step=step))
 
     def finish(self) -> None:
         """Flush and close."""
-        for tracker in self._trackers:
-            tracker.finish()
+        self._each(lambda tracker: tracker.finish())
+
+    def _each(self, work: Callable[[Any], object]) -> None:
+        """A tracker that fails, such as for want of its network, is told of and dropped: training does not hang on it."""
+        for tracker in list(self._trackers):
+            try:
+                work(tracker)
+            except Exception as error:
+                print(f"tracker {tracker.name}: dropped, {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+                self._trackers.remove(tracker)
