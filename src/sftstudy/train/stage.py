@@ -14,11 +14,16 @@ from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, read_record, write_bytes, write_record
 from sftstudy.spec import StageSpec, spec_hash
-from sftstudy.train.attempts import claim, is_finished, locked
+from sftstudy.train.attempts import claim, is_finished
 from sftstudy.train.checkpoints import USUAL, Saving, disk_errors
 from sftstudy.train.inputs import read_inputs
+from sftstudy.train.lease import held
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def _nobody_asks() -> None:
+    """Only the first process writes, and holds the lease."""
 
 
 def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, device: Device = "auto") -> None:
@@ -35,7 +40,7 @@ def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, devi
     results, scratch = layout.stage_results(*names), layout.stage_scratch(*names)
     identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
     is_first, is_alone = os.environ.get("RANK", "0") == "0", os.environ.get("WORLD_SIZE", "1") == "1"
-    with locked(scratch) if is_first else nullcontext():
+    with held(scratch) if is_first else nullcontext() as lease:
         finished = False
         if is_first:
             claim(scratch, identity)
@@ -46,7 +51,16 @@ def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, devi
 
             with joined(device) as world:
                 if not world.first_decides(lambda: finished):
-                    run_stage(spec, spec.training, inputs, layout=layout, identity=identity, world=world, saving=saving)
+                    run_stage(
+                        spec,
+                        spec.training,
+                        inputs,
+                        layout=layout,
+                        identity=identity,
+                        world=world,
+                        saving=saving,
+                        still_ours=lease.check if lease else _nobody_asks,
+                    )
         if is_first:
             with disk_errors(results):
                 write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
