@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -49,6 +51,15 @@ def test_a_second_process_is_refused_and_told_by_whom(stage: Path) -> None:
         pass
     other.kill()
     other.wait()
+
+
+def test_who_has_patience_takes_it_when_the_holder_ends(stage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = hold(stage)
+    threading.Timer(0.5, other.kill).start()
+    threading.Timer(0.6, other.wait).start()
+    with held(stage, patience_s=30):
+        assert other.poll() is not None
+    assert f"01-stacked: waits for process {other.pid}" in capsys.readouterr().err
 
 
 def test_a_killed_holder_of_this_machine_is_seen_at_once(stage: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +107,7 @@ def test_it_is_touched_while_it_is_held(stage: Path, monkeypatch: pytest.MonkeyP
         for _ in range(500):
             if path.stat().st_mtime > 0:
                 break
-            lease.threading.Event().wait(0.01)
+            time.sleep(0.01)
         assert path.stat().st_mtime > 0
 
 

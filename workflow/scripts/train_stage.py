@@ -10,6 +10,9 @@ from sftstudy.train.checkpoints import RESUME_EVERY_S, SPARE_S, Saving
 from sftstudy.train.launch import is_launched, launch, launch_on_nodes
 from sftstudy.train.stage import train_stage
 
+PATIENCE_S = 600.0
+"""How long a cluster's job waits for another process at its stage: an orphan of a Snakemake that was killed, or of a lost node."""
+
 
 def main() -> None:
     """Read the spec, train; `train_stage` writes `metrics.jsonl` and `training.json`, in this order, once all is done."""
@@ -40,7 +43,13 @@ def main() -> None:
 def train(arguments: argparse.Namespace) -> None:
     """Train in this process, perhaps one of several."""
     saving = Saving(arguments.resume_every_s, arguments.resume_every_steps, slurm.ends_at(), arguments.spare_s)
-    train_stage(read_spec(arguments.spec, StageSpec), layout=layout_of(arguments), saving=saving, device=arguments.device)
+    train_stage(
+        read_spec(arguments.spec, StageSpec),
+        layout=layout_of(arguments),
+        saving=saving,
+        device=arguments.device,
+        patience_s=PATIENCE_S if slurm.job() else 0.0,
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ from sftstudy.errors import StudyError
 from sftstudy.train import slurm
 
 TOUCHED_EVERY_S = 15.0
+ASKED_EVERY_S = 2.0
 EXPIRES_S = 120.0
 
 
@@ -73,15 +75,22 @@ def lease_path(folder: Path) -> Path:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[Lease]:
-    """Within it, no other process holds the folder. Raises StudyError that names the holder if one does."""
+def held(folder: Path, *, patience_s: float = 0.0) -> Iterator[Lease]:
+    """Within it, no other process holds the folder. Raises StudyError that names who still does after `patience_s`."""
     path, me = lease_path(folder), Holder.me()
     path.parent.mkdir(parents=True, exist_ok=True)
+    gives_up, waits_for = time.monotonic() + patience_s, None
     while not _take(path, me):
         holder = holder_of(path)
         if holder is None:
             continue
         if not is_stale(path, holder):
+            if time.monotonic() < gives_up:
+                if holder != waits_for:
+                    print(f"{folder}: waits for {holder}", file=sys.stderr, flush=True)
+                waits_for = holder
+                time.sleep(min(ASKED_EVERY_S, patience_s))
+                continue
             remedy = f"`scancel {holder.job}`" if holder.job else "end it"
             raise StudyError(f"{folder}: another process works on it ({holder}); wait for its end, or {remedy}")
         print(f"{folder}: taken over from {holder}, which has ended", file=sys.stderr)
