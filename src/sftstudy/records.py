@@ -263,6 +263,45 @@ class ScoreRecord(Record):
     scores: list[Score]
 
 
+class Ratings(Entry):
+    """Mean of the verdicts that gave a rating, its error over questions, and its bounds if all others had been 1, or 10."""
+
+    mean: float | None = Field(description="None if no verdict gave a rating")
+    stderr: float | None
+    num_judged: int = Field(description="verdicts, each counted once")
+    num_unparsable: int = Field(description="those without a rating")
+    lowest: float
+    highest: float
+
+
+class ShownByFastChat(Entry):
+    """What FastChat's show_result prints for a file: all lines, repeated ones too, by the stored score, -1 left out."""
+
+    mean: float | None
+    turns: dict[str, float | None]
+
+
+class ModelJudgments(Entry):
+    """One model in a file of FastChat's single judgments. Of lines with one question, turn, judge and prompt the first counts."""
+
+    overall: Ratings
+    turns: dict[str, Ratings]
+    categories: dict[str, Ratings]
+    num_lines: int
+    num_duplicates: int = Field(description="lines equal to the one that counts")
+    num_repeats: int = Field(description="lines that judge the same again, with another verdict")
+    num_off_scale: int = Field(description="ratings below 1 or above 10; they enter the means, as in FastChat")
+    num_scores_corrected: int = Field(description="lines whose stored score is not what their text says")
+    fastchat: ShownByFastChat
+
+
+class JudgmentsRecord(Record):
+    """What a file of FastChat's single judgments says about each model."""
+
+    judges: list[str]
+    models: dict[str, ModelJudgments]
+
+
 class SelectionRecord(Record):
     """The checkpoint of a stage that the next stage starts from. Ties go to the fewest samples, then to the name."""
 

@@ -22,13 +22,13 @@ from sftstudy.spec import StageSpec, digest
 NUM_TURNS = 2
 
 
-class _Line(BaseModel):
+class Line(BaseModel):
     """A line of one of FastChat's files, of which we read the keys that we need."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Question(_Line):
+class Question(Line):
     """A question of two turns."""
 
     question_id: int
@@ -36,14 +36,14 @@ class Question(_Line):
     turns: list[str]
 
 
-class Choice(_Line):
+class Choice(Line):
     """One reply to all turns of a question."""
 
     index: int
     turns: list[str]
 
 
-class Answer(_Line):
+class Answer(Line):
     """A model's answer to a question, or a reference answer."""
 
     question_id: int
@@ -60,7 +60,7 @@ class Answer(_Line):
         return self.choices[0].turns if self.choices else []
 
 
-class Prompt(_Line):
+class Prompt(Line):
     """A judge's prompt."""
 
     name: str
@@ -70,7 +70,7 @@ class Prompt(_Line):
     output_format: str
 
 
-L = TypeVar("L", bound=_Line)
+L = TypeVar("L", bound=Line)
 
 
 @dataclass(frozen=True)
