@@ -15,6 +15,7 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+RULE = Judge(model="lcs-rule", server="rule")
 PROMPTS = Path(__file__).parents[2] / "config/tiny/judge_prompts.jsonl"
 
 
@@ -226,8 +227,7 @@ def make_mt_suite(folder: Path, *, judge: Judge | None = None, references: bool 
         kind="mt-bench",
         questions=LocalFile(path=str(folder / "questions.jsonl")),
         references=LocalFile(path=str(folder / "references.jsonl")) if references else None,
-        judge=judge or Judge(model="lcs-rule", server="rule"),
-        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS))} | settings),
+        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS)), "judges": [judge or RULE]} | settings),
     )
     return spec.SuiteSpec(name="toy-mt", suite=suite)
 

@@ -13,8 +13,9 @@ from evaluation_toys import PROMPTS, Toy, make_mt_suite, make_tokenizer, make_to
 from sftstudy import spec
 from sftstudy.config import Judge, LocalFile
 from sftstudy.errors import StudyError
-from sftstudy.evaluate import judge as judge_module
-from sftstudy.evaluate.judge import judge, read_rating
+from sftstudy.evaluate import prompts as prompts_module
+from sftstudy.evaluate import verdicts
+from sftstudy.evaluate.judge import judge
 from sftstudy.evaluate.mt_bench import answer
 from sftstudy.records import ScoreRecord
 
@@ -42,7 +43,7 @@ def judged(toy: Toy, suite: spec.SuiteSpec) -> ScoreRecord:
 
 
 def journal_of(toy: Toy) -> Path:
-    return toy.scratch / "scores/toy-mt/part01.verdicts.jsonl"
+    return toy.scratch / "scores/toy-mt/ckpt01.replies.jsonl"
 
 
 def judgments(toy: Toy) -> list[dict]:
@@ -85,9 +86,9 @@ def with_judge(url: str, **settings) -> Judge:
 def test_patterns_and_categories_are_fastchats():
     from fastchat.llm_judge import common
 
-    assert common.one_score_pattern.pattern == judge_module.RATING.pattern
-    assert common.one_score_pattern_backup.pattern == judge_module.RATING_BACKUP.pattern
-    assert [name for name in common.NEED_REF_CATS if "arena" not in name] == list(judge_module.NEED_REFERENCE)
+    assert common.one_score_pattern.pattern == verdicts.RATING.pattern
+    assert common.one_score_pattern_backup.pattern == verdicts.RATING_BACKUP.pattern
+    assert [name for name in common.NEED_REF_CATS if "arena" not in name] == list(prompts_module.NEED_REFERENCE)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_patterns_and_categories_are_fastchats():
     ],
 )
 def test_read_rating(text, rating):
-    assert read_rating(text) == rating
+    assert verdicts.read_rating(text) == rating
 
 
 def test_the_rule_judge_scores_a_part(toy, tmp_path):
@@ -192,7 +193,7 @@ def test_too_many_failures_leave_the_score_empty(toy, tmp_path):
     items = pq.read_table(toy.results / "scores/toy-mt/part01.parquet").to_pylist()
     assert [item["value"] for item in items[:2]] == [None, 4.0]
     with scripted((200, "no idea"), (200, "Rating: [[4]]")) as (url, _):
-        lenient = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, max_failure_share=0.2)))
+        lenient = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url), max_failure_share=0.2))
     assert lenient.scores[0].value == 4
 
 
@@ -205,7 +206,7 @@ def test_a_content_filter_is_a_refusal(toy, tmp_path):
 def test_a_judge_that_never_answers_is_an_error(toy, tmp_path):
     with (
         scripted((401, "bad key")) as (url, _),
-        pytest.raises(StudyError, match=r"judge scripted: none of 8 requests was answered: AuthenticationError"),
+        pytest.raises(StudyError, match=r"judge scripted: HTTP 401: bad key; correct the judge"),
     ):
         judged(toy, make_mt_suite(tmp_path, judge=with_judge(url)))
     with pytest.raises(StudyError, match=r"environment variable NO_SUCH_KEY is not set"):
@@ -273,36 +274,40 @@ def test_prompts_equal_fastchats_on_mt_bench_itself(monkeypatch):
     """FastChat renders with a stubbed judge; ours must send the same text for all 80 questions and both turns."""
     from fastchat.llm_judge import common
 
-    from sftstudy.config import LocalFile, MtBenchSuite
-    from sftstudy.evaluate.questions import Answer, Choice, read_prompts, read_questions, read_references
+    from sftstudy.config import MtBenchSuite
+    from sftstudy.evaluate.prompts import Asked, FastChatPrompts
+    from sftstudy.evaluate.questions import Answer, Choice, read_questions, read_references
     from sftstudy.paths import Layout
 
     files = {"questions": "question.jsonl", "references": "reference_answer_gpt-4.jsonl", "prompts": "judge_prompts.jsonl"}
     suite = MtBenchSuite(
         kind="mt-bench",
-        judge=Judge(model="gpt-4", base_url="http://x"),
+        judges=[Judge(model="gpt-4", base_url="http://x")],
         **{key: LocalFile(path=str(MT_BENCH / name)) for key, name in files.items()},
     )
     questions, references = read_questions(suite, Layout()).questions, read_references(suite, Layout())
-    prompts = read_prompts(suite, Layout())
     theirs_prompts = common.load_judge_prompts(str(MT_BENCH / "judge_prompts.jsonl"))
-    monkeypatch.setattr(common, "chat_completion_openai", lambda *_, **__: "[[5]]")
-    compared = 0
+    monkeypatch.setattr(common, "chat_completion_openai", lambda *_, **__: "[[5]] [[A]]")
+    ours, others = ["{x}", "y"], ["{z}", "w"]
+    compared = {"single": 0, "pair": 0}
     for question in questions:
-        reply = Answer(
-            question_id=question.question_id, answer_id="a", model_id="m", choices=[Choice(index=0, turns=["{x}", "y"])], tstamp=0
+        texts = {"answer_id": "a", "model_id": "m", "tstamp": 0}
+        reply, other = (
+            Answer(question_id=question.question_id, choices=[Choice(index=0, turns=turns)], **texts) for turns in (ours, others)
         )
         reference = references.get(question.question_id)
         needs = question.category in common.NEED_REF_CATS
-        for match in judge_module.make_matches("ckpt01", question, reply, reference, prompts):
-            name = ("single-math-v1" if needs else "single-v1") + ("-multi-turn" if match.turn == 2 else "")
-            _, user_prompt, _ = common.run_judge_single(
-                question.model_dump(),
-                {"choices": [{"turns": ["{x}", "y"]}]},
-                common.Judge("gpt-4", theirs_prompts[name]),
-                {"choices": [{"turns": reference}]} if needs else None,
-                multi_turn=match.turn == 2,
-            )
-            assert (match.prompt.name, match.user_prompt) == (name, user_prompt)
-            compared += 1
-    assert compared == 160
+        their_reference = {"choices": [{"turns": reference}]} if needs else None
+        for kind, shown in (("single", None), ("pair", other)):
+            prompts = FastChatPrompts(MT_BENCH / "judge_prompts.jsonl", pairs=kind == "pair")
+            for match in prompts.matches(Asked("ckpt01", question, reply, reference, shown)):
+                name = f"{kind}-math-v1" if needs else {"single": "single-v1", "pair": "pair-v2"}[kind]
+                name += "-multi-turn" if match.turn == 2 else ""
+                first, second = (others, ours) if match.game else (ours, others)
+                answers = [{"choices": [{"turns": turns}]} for turns in ([ours] if kind == "single" else [first, second])]
+                run = common.run_judge_single if kind == "single" else common.run_judge_pair
+                their_judge = common.Judge("gpt-4", theirs_prompts[name])
+                _, user_prompt, _ = run(question.model_dump(), *answers, their_judge, their_reference, multi_turn=match.turn == 2)
+                assert (match.prompt_name, match.user_prompt) == (name, user_prompt)
+                compared[kind] += 1
+    assert compared == {"single": 160, "pair": 320}

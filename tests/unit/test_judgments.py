@@ -21,7 +21,9 @@ def write(folder: Path, *lines: dict) -> Path:
 
 
 def test_means_per_turn_and_category_of_several_models(tmp_path):
-    lines = [line(q, t, f"Rating: [[{q % 10 + t}]]", q % 10 + t, model=m) for m in ("b", "a") for q in range(81, 161) for t in (1, 2)]
+    lines = [
+        line(q, t, f"Rating: [[{q % 10 + t}]]", q % 10 + t, model=m) for m in ("b", "a") for q in range(81, 161) for t in (1, 2)
+    ]
     lines += [line(81, 1, "Rating: [[10]]", 10, model="one")]
     found = summarize_judgments(write(tmp_path, *lines))
     assert (list(found.models), found.judges) == (["a", "b", "one"], ["gpt-4"])

@@ -6,8 +6,10 @@ from evaluation_toys import WORDS, Toy, make_model, make_mt_suite, make_tokenize
 from sftstudy import spec
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import mt_bench
-from sftstudy.evaluate.mt_bench import answer, answer_batch, generate, stop_tokens
+from sftstudy.evaluate.generate import choose, generate, stop_tokens
+from sftstudy.evaluate.mt_bench import answer, answer_batch
 from sftstudy.evaluate.questions import Question
+from sftstudy.evaluate.weights import encode_chat
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_prompts_start_as_in_training(template, num_bos):
     chats = ChatTokenizer(tokenizer, name=template, stop_ids={tokenizer.eos_token_id})
     (trained,) = chats.tokenise(chats.render([[Message(**message) for message in chat]]))
     prompt = trained.input_ids[: trained.supervised.tolist().index(True)].tolist()
-    assert mt_bench._encode(tokenizer, chat[:1]) == prompt
+    assert encode_chat(tokenizer, chat[:1]) == prompt
     assert prompt.count(1) == trained.num_bos == num_bos
 
 
@@ -121,7 +123,7 @@ def test_a_draw_follows_the_softened_distribution():
     import torch
 
     logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(4000, 1)
-    tokens = mt_bench._choose(logits, [0.7] * 4000, [torch.Generator().manual_seed(seed) for seed in range(4000)])
+    tokens = choose(logits, [0.7] * 4000, [torch.Generator().manual_seed(seed) for seed in range(4000)])
     expected = torch.softmax(torch.tensor([2.0, 1.0, 0.0]) / 0.7, dim=0)
     shares = torch.bincount(torch.tensor(tokens), minlength=3) / 4000
     assert torch.allclose(shares, expected, atol=0.03)

@@ -158,17 +158,17 @@ def test_what_cannot_change_a_number_changes_no_hash() -> None:
         return registry.model_copy(update={"suites": registry.suites | {suite: definition}})
 
     registry = Plan.from_config(CONFIG).registry
-    judge = registry.suites["tiny-mt-bench"].judge
+    judge = registry.suites["tiny-mt-bench"].judges[0]
     harness = registry.suites["tiny-harness"]
     other = harness.benchmarks["tiny-leaderboard"].model_copy(update={"average": "micro"})
     kept = [
-        changed("tiny-mt-bench", judge=judge.model_copy(update={"concurrency": 99, "num_retries": 9})),
+        changed("tiny-mt-bench", judges=[judge.model_copy(update={"concurrency": 99, "num_retries": 9, "max_cost": 1.0})]),
         changed("tiny-harness", checkpoints_per_job=1),
         # the second phase's checkpoint is chosen by tiny-mmlu alone
         changed("tiny-harness", benchmarks=harness.benchmarks | {"tiny-leaderboard": other}),
     ]
     assert [hashes(after) for after in kept] == [hashes(registry)] * len(kept)
-    assert hashes(changed("tiny-mt-bench", judge=judge.model_copy(update={"model": "another"}))) != hashes(registry)
+    assert hashes(changed("tiny-mt-bench", judges=[judge.model_copy(update={"model": "another"})])) != hashes(registry)
     assert hashes(changed("tiny-harness", batch_size=1)) != hashes(registry)
 
 

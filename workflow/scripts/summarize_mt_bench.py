@@ -1,6 +1,6 @@
 """Makes a record of what a FastChat single-judgment file says about each model, read again from the verdicts' text.
 
-By hand: python workflow/scripts/summarize_mt_bench.py --judgments gpt-4_single.jsonl --record summary.json [--questions question.jsonl]
+By hand: python workflow/scripts/summarize_mt_bench.py --judgments gpt-4_single.jsonl --record summary.json
 """
 
 import argparse

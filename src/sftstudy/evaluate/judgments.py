@@ -1,4 +1,4 @@
-"""What a FastChat single-judgment file says: each model's mean ratings, read again from the verdicts' text. Light.
+"""FastChat's judgment files: lines of our verdicts, and what the lines of any file say about each model. Light.
 
 FastChat's file has a line per verdict, and its tools don't agree on a line that is there twice: `show_result` averages all lines,
 `clean_judgment`, which made the published files, keeps the first of each model, question, judge and prompt. Here the first counts,
@@ -11,11 +11,13 @@ import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sftstudy.errors import StudyError
-from sftstudy.evaluate.questions import Line, Question, read_lines
+from sftstudy.evaluate.prompts import PROMETHEUS
+from sftstudy.evaluate.questions import Answer, Line, Question, read_lines
 from sftstudy.evaluate.shards import mean_and_stderr
-from sftstudy.evaluate.verdicts import FAILED, HIGHEST, LOWEST, rating_by_fastchat
+from sftstudy.evaluate.verdicts import FAILED, HIGHEST, LOWEST, Verdict, rating_by_fastchat, read_result
 from sftstudy.hashes import sha256_of
 from sftstudy.records import JudgmentsRecord, ModelJudgments, Ratings, ShownByFastChat, provenance
 from sftstudy.semantics import SEMANTICS
@@ -55,7 +57,65 @@ class Judgment(Line):
     @property
     def rating(self) -> float | None:
         """The rating in the text, as FastChat reads it; None if it gave none, or was marked as failed."""
-        return rating_by_fastchat(self.judgment or "") if self.status == "ok" else None
+        if self.status != "ok":
+            return None
+        return (read_result if self.judge[1].startswith(PROMETHEUS) else rating_by_fastchat)(self.judgment or "")
+
+
+def single_lines(
+    judge: str, verdicts: Iterable[Verdict], models: Mapping[str, str], _: Mapping[int, Answer]
+) -> list[dict[str, Any]]:
+    """Lines of FastChat's `{judge}_single.jsonl`, with our `status` and the judging's number; `models` is checkpoint -> name."""
+    return [
+        {
+            "question_id": verdict.match.question.question_id,
+            "model": models[verdict.match.ckpt],
+            "judge": [judge, verdict.match.prompt_name],
+            "user_prompt": verdict.match.user_prompt,
+            "judgment": verdict.reply.text,
+            "score": FAILED if verdict.value is None else _shortest(verdict.value),
+            "turn": verdict.match.turn,
+            "tstamp": verdict.reply.tstamp,
+            "status": verdict.status,
+            "repeat": verdict.repeat,
+        }
+        for verdict in verdicts
+    ]
+
+
+def pair_lines(
+    judge: str, verdicts: Iterable[Verdict], models: Mapping[str, str], others: Mapping[int, Answer]
+) -> list[dict[str, Any]]:
+    """Lines of FastChat's `{judge}_pair.jsonl`: `model_1` is ours, which stands first in game 1 and second in game 2."""
+    games: dict[tuple[str, int, int, int], list[Verdict]] = {}
+    for verdict in verdicts:
+        match = verdict.match
+        games.setdefault((match.ckpt, match.question.question_id, match.turn, verdict.repeat), []).append(verdict)
+    winners = {1.0: "model_1", 0.0: "model_2", 0.5: "tie", None: "error"}
+    return [
+        {
+            "question_id": question_id,
+            "model_1": models[ckpt],
+            "model_2": others[question_id].model_id,
+            "g1_winner": winners[first.value],
+            "g2_winner": winners[second.value],
+            "judge": [judge, first.match.prompt_name],
+            "g1_user_prompt": first.match.user_prompt,
+            "g1_judgment": first.reply.text,
+            "g2_user_prompt": second.match.user_prompt,
+            "g2_judgment": second.reply.text,
+            "turn": turn,
+            "tstamp": second.reply.tstamp,
+            "g1_status": first.status,
+            "g2_status": second.status,
+            "repeat": repeat,
+        }
+        for (ckpt, question_id, turn, repeat), (first, second) in games.items()
+    ]
+
+
+def _shortest(score: float) -> float:
+    return int(score) if score == int(score) else score
 
 
 def summarize_judgments(path: Path, *, questions: Path | None = None) -> JudgmentsRecord:
@@ -112,7 +172,8 @@ def _summarize_model(lines: Sequence[Judgment], categories: Mapping[int, str] | 
         num_off_scale=sum(line.rating is not None and not LOWEST <= line.rating <= HIGHEST for line in counted),
         num_scores_corrected=sum((FAILED if line.rating is None else line.rating) != line.score for line in counted),
         fastchat=ShownByFastChat(
-            mean=_stored_mean(lines), turns={str(turn): _stored_mean(of for of in lines if of.of_turn == turn) for turn in _turns(lines)}
+            mean=_stored_mean(lines),
+            turns={str(turn): _stored_mean(of for of in lines if of.of_turn == turn) for turn in _turns(lines)},
         ),
     )
 

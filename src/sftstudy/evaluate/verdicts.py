@@ -1,9 +1,13 @@
-"""What a judge's reply says, by the patterns of those who wrote the prompts: FastChat's ratings and winners, Prometheus's results."""
+"""What a judge's reply says, by the patterns of those who wrote its prompts: a rating, a winner, or Prometheus's result."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Literal
+
+from sftstudy.evaluate.client import Reply
+from sftstudy.evaluate.prompts import Match
 
 RATING = re.compile(r"\[\[(\d+\.?\d*)\]\]")
 RATING_BACKUP = re.compile(r"\[(\d+\.?\d*)\]")
@@ -21,6 +25,35 @@ RESULT = re.compile(r"(?:\[?(?:result|score)\]?:?|score\s+of)[\s(\[]*(\d+)[\s)\]
 PROMETHEUS_TOP = 5
 
 Winner = Literal["A", "B", "tie"]
+Status = Literal["ok", "unparsable", "refused", "server_error"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One judging of one match. `value` is the rating; of a pair 1, 0.5 or 0 for a win, a tie or a loss; None if it failed."""
+
+    match: Match
+    repeat: int
+    status: Status
+    value: float | None
+    reply: Reply
+
+
+def read_verdict(match: Match, repeat: int, reply: Reply) -> Verdict:
+    """What a reply to a match is worth."""
+    if reply.status != "answered":
+        return Verdict(match, repeat, reply.status, None, reply)
+    if match.output_format == "[[A]]":
+        value = _share_of_win(read_winner(reply.text), swapped=match.game == 1)
+    else:
+        value = (read_result if match.output_format == "[RESULT]" else read_rating)(reply.text)
+    return Verdict(match, repeat, "unparsable" if value is None else "ok", value, reply)
+
+
+def _share_of_win(winner: Winner | None, *, swapped: bool) -> float | None:
+    if winner is None:
+        return None
+    return 0.5 if winner == "tie" else float((winner == "A") != swapped)
 
 
 def rating_by_fastchat(judgment: str) -> float | None:

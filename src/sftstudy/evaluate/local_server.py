@@ -1,0 +1,98 @@
+"""A small HTTP server that lets a local model answer over the OpenAI chat protocol: a judge without an endpoint.
+
+Requests that wait together are answered in one batch, each with its own temperature and seed. It is a thread of the job: it loads
+the model before the first request and goes when the job goes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sftstudy.evaluate.chat_server import Completion, serve_chat
+from sftstudy.evaluate.generate import generate, stop_tokens
+from sftstudy.evaluate.weights import encode_chat, load_model, require_chat_template
+
+
+@dataclass
+class _Waiting:
+    """A request whose connection waits for its completion."""
+
+    body: dict[str, Any]
+    done: threading.Event = field(default_factory=threading.Event)
+    completion: Completion | None = None
+
+
+@contextmanager
+def serve(folder: Path, *, max_batch: int) -> Iterator[str]:
+    """Load the model of a folder in Hugging Face layout and serve it on a free local port; yields the base URL."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    require_chat_template(tokenizer, model=str(folder))
+    model = load_model(folder, precision="bf16" if _has_gpu() else "fp32")
+    requests: queue.Queue[_Waiting] = queue.Queue()
+
+    def work() -> None:
+        while True:
+            batch = [requests.get()]
+            while len(batch) < max_batch and not requests.empty():
+                batch.append(requests.get())
+            try:
+                completions: list[Completion | None] = [*complete(model, tokenizer, [waiting.body for waiting in batch])]
+            except Exception as error:  # tell those who wait, go on for the others
+                completions = [Completion(f"{type(error).__name__}: {error}", "error") for _ in batch]
+            for waiting, completion in zip(batch, completions, strict=True):
+                waiting.completion = completion
+                waiting.done.set()
+
+    def answer(body: dict[str, Any]) -> Completion:
+        waiting = _Waiting(body)
+        requests.put(waiting)
+        waiting.done.wait()
+        assert waiting.completion is not None, "the worker sets it before it wakes us"
+        return waiting.completion
+
+    threading.Thread(target=work, daemon=True).start()
+    with serve_chat(answer) as url:
+        yield url
+
+
+def complete(model: Any, tokenizer: Any, bodies: list[dict[str, Any]]) -> list[Completion]:
+    """Replies to a batch of chat requests. A draw depends on the request's text and its `seed`, not on the batch."""
+    prompts = [encode_chat(tokenizer, body["messages"]) for body in bodies]
+    limits = [int(body.get("max_tokens") or body.get("max_completion_tokens") or 256) for body in bodies]
+    stop_ids = stop_tokens(model, tokenizer)
+    replies = generate(
+        model,
+        prompts,
+        temperatures=[float(body.get("temperature") or 0.0) for body in bodies],
+        seeds=[_seed(prompt, body.get("seed")) for prompt, body in zip(prompts, bodies, strict=True)],
+        max_new_tokens=limits,
+        stop_ids=stop_ids,
+    )
+    return [
+        Completion(
+            tokenizer.decode(reply, skip_special_tokens=True).strip(),
+            "length" if len(reply) == limit else "stop",
+            prompt_tokens=len(prompt),
+            completion_tokens=len(reply),
+        )
+        for prompt, reply, limit in zip(prompts, replies, limits, strict=True)
+    ]
+
+
+def _seed(prompt: list[int], seed: object) -> int:
+    return int(hashlib.sha256(f"{seed}/{prompt}".encode()).hexdigest()[:15], 16)
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
