@@ -19,7 +19,7 @@ from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 
 COMMON: dict[str, Any] = {"content_hash": "c", "commit": "abc", "versions": {"sftstudy": "0"}}
 EXAM = PlannedBenchmark(suite="exams", chance=0.25, unit="fraction")
-CHAT = PlannedBenchmark(suite="chat", chance=1.0, unit="rating", judge="rule")
+CHAT = PlannedBenchmark(suite="chat", chance=1.0, unit="rating", judge="rule", clustered=True)
 
 
 @dataclass

@@ -48,7 +48,7 @@ def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[st
     check_worlds(suite.world_hashes, layout)
     stem = score_stem(layout.stage_results(*names), suite.name, part)
     questions, references = read_questions(settings, layout), read_references(settings, layout)
-    panel = [make_panelist(judge, settings, layout) for judge in settings.judges]
+    panel = [make_panelist(judge, settings, model_hashes=suite.model_hashes, layout=layout) for judge in settings.judges]
     all_weights = find_weights(stage, checkpoints, layout)
     answers = _todays_answers(stem.with_name(f"{part}.answers.jsonl"), stage, settings, questions, all_weights, layout=layout)
     others = read_against(stage, suite, questions, layout)

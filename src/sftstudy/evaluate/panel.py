@@ -55,17 +55,22 @@ class Panelist:
         return Request(digest([judge.server, self.weights_hash, body | judge.extra, repeat]), body | judge.extra)
 
 
-def make_panelist(judge: Judge, suite: MtBenchSuite, layout: Layout) -> Panelist:
-    """A judge of a suite. Raises StudyError if its prompts or its weights' record are missing."""
+def make_panelist(judge: Judge, settings: MtBenchSuite, *, model_hashes: Mapping[str, str], layout: Layout) -> Panelist:
+    """A judge of a suite. Raises StudyError if its prompts or its weights are missing, or are not today's."""
     prompts: Prompts
     if judge.prompts is not None:
         prompts = PrometheusPrompts(locate(judge.prompts, layout, registry="benchmarks.yaml"), judge.rubric)
     else:
-        prompts = FastChatPrompts(locate(suite.prompts, layout, registry="benchmarks.yaml"), pairs=suite.against is not None)
+        prompts = FastChatPrompts(locate(settings.prompts, layout, registry="benchmarks.yaml"), pairs=settings.against is not None)
     if judge.weights is None:
         return Panelist(judge, prompts, None, None)
-    record = read_record(layout.model_record(judge.weights), ModelRecord)
-    return Panelist(judge, prompts, layout.model_folder(judge.weights), record.weights_hash)
+    path, folder = layout.model_record(judge.weights), layout.model_folder(judge.weights)
+    record = read_record(path, ModelRecord)
+    if record.spec_hash != model_hashes[judge.weights]:
+        raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c1 {path}`")
+    if not (folder / "config.json").is_file():
+        raise StudyError(f"{folder}: weights are gone; to make them again: snakemake -c all --forcerun {path}")
+    return Panelist(judge, prompts, folder, record.weights_hash)
 
 
 def judge_all(member: Panelist, asked: Iterable[Asked], *, journals: Mapping[str, Path], ledger: Path, log: Path) -> list[Verdict]:

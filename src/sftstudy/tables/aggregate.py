@@ -165,7 +165,7 @@ def make_cell(
         return Cell(None, None, None, None, (), planned)
     points = [peak(run.points) if measure == "peak" else run.points[-1] for run in complete]
     seeds = tuple(run.seed for run in complete)
-    scores = join_items(seeds, [items_of(point) for point in points], clustered=benchmark.unit == "rating")
+    scores = join_items(seeds, [items_of(point) for point in points], clustered=benchmark.clustered)
     return Cell(
         scores=scores,
         estimate=stats.estimate(scores, benchmark.unit, average=benchmark.average),
