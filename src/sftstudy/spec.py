@@ -175,9 +175,7 @@ class PlannedBenchmark(Strict):
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks; intervals follow it")
-    clustered: bool = Field(
-        default=False, description="items named alike up to the last dot, turns of a question, hang together"
-    )
+    clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
 
 
 class StudySpec(Strict):

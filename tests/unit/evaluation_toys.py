@@ -232,5 +232,18 @@ def make_mt_suite(folder: Path, *, judge: Judge | None = None, references: bool 
     return spec.SuiteSpec(name="toy-mt", suite=suite)
 
 
+def write_pair_prompts(path: Path) -> LocalFile:
+    """Prompts by which a judge compares answers, in FastChat's format."""
+    both = "first: {answer_a_1} / {answer_a_2} second: {answer_b_1} / {answer_b_2}"
+    texts = {"pair-v2": "first: {answer_a} second: {answer_b}", "pair-v2-multi-turn": both}
+    texts |= {
+        "pair-math-v1": "{ref_answer_1} first: {answer_a} second: {answer_b}",
+        "pair-math-v1-multi-turn": "{ref_answer_2} " + both,
+    }
+    rest = {"type": "pairwise", "system_prompt": "Which is better?", "output_format": "[[A]]"}
+    write_jsonl(path, [{"name": name, "prompt_template": text} | rest for name, text in texts.items()])
+    return LocalFile(path=str(path))
+
+
 def write_jsonl(path: Path, rows: list[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

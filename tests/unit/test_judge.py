@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from evaluation_toys import PROMPTS, Toy, make_mt_suite, make_tokenizer, make_toy
+from evaluation_toys import PROMPTS, RULE, Toy, make_mt_suite, make_tokenizer, make_toy, write_pair_prompts
 
 from sftstudy import spec
 from sftstudy.config import Judge, LocalFile
@@ -16,6 +18,7 @@ from sftstudy.errors import StudyError
 from sftstudy.evaluate import prompts as prompts_module
 from sftstudy.evaluate import verdicts
 from sftstudy.evaluate.judge import judge
+from sftstudy.evaluate.judgments import summarize_judgments
 from sftstudy.evaluate.mt_bench import answer
 from sftstudy.records import ScoreRecord
 
@@ -51,17 +54,23 @@ def judgments(toy: Toy) -> list[dict]:
 
 
 @contextmanager
-def scripted(*replies: tuple[int, str]) -> Iterator[tuple[str, list[dict]]]:
-    """A server that gives the replies (HTTP status, text) in turn and the last one for ever; yields its URL and the requests."""
+def scripted(*replies: tuple[int, str] | Callable, usage: dict | None = None) -> Iterator[tuple[str, list[dict]]]:
+    """A server that gives the replies (HTTP status, text) in turn and the last one for ever; yields its URL and the requests.
+
+    A reply may also be a function of the request.
+    """
     left, requests = list(replies), []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            status, text = left.pop(0) if len(left) > 1 else left[0]
+            reply = left.pop(0) if len(left) > 1 else left[0]
+            status, text = reply(requests[-1]) if callable(reply) else reply
             message = {"role": "assistant", "content": text}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            body = json.dumps({"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}).encode()
+            body = json.dumps(
+                {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+            ).encode()
             if status != 200:
                 body = json.dumps({"error": {"message": text, "code": text}}).encode()
             self.send_response(status)
@@ -267,6 +276,201 @@ def test_the_first_tokens_of_each_task_are_kept(toy, tmp_path):
     say, red, green = (make_tokenizer().convert_tokens_to_ids(word) for word in ("say", "red", "green"))
     assert kept["toy-mt"] == kept["turn1"] == [user, say, red, end, assistant]
     assert kept["math"] == [user, say, green, end, assistant]
+
+
+def test_failed_verdicts_bound_the_score(toy, tmp_path):
+    replies = [(200, "no idea"), (200, "[[55]]"), (400, "content_filter"), (200, "Rating: [[4]]")]
+    with scripted(*replies) as (url, _):
+        row = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url), max_failure_share=0.5)).scores[0]
+    assert [line["status"] for line in judgments(toy)] == ["unparsable", "unparsable", "refused", *["ok"] * 5]
+    assert (row.value, row.failure_share, row.lowest, row.highest) == (4, 3 / 8, (3 * 1 + 5 * 4) / 8, (3 * 10 + 5 * 4) / 8)
+
+
+def test_several_judgings_are_averaged_and_their_spread_is_told(toy, tmp_path):
+    with scripted(*[(200, f"[[{n}]]") for n in (4, 6) * 8]) as (url, requests):
+        record = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, num_judgings=2)))
+    assert len(requests) == 16
+    row = record.scores[0]
+    assert (row.value, row.num_items, row.spread) == (5.0, 8, pytest.approx(2**0.5))
+    assert sorted((line["question_id"], line["turn"], line["repeat"]) for line in judgments(toy)) == [
+        (q, t, r) for q in (81, 82, 83, 84) for t in (1, 2) for r in (0, 1)
+    ]
+    assert (record.judging[0].num_judgings, record.judging[0].verdicts, record.judging[0].spread) == (2, {"ok": 16}, row.spread)
+    # one more judging asks only for that
+    with scripted((200, "[[8]]")) as (url, requests):
+        assert judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, num_judgings=3))).scores[0].value == 6.0
+    assert len(requests) == 8
+
+
+def test_a_panel_is_averaged_and_its_disagreement_is_told(toy, tmp_path):
+    with scripted((200, "[[4]]")) as (kind, _), scripted((200, "no"), (200, "[[8]]")) as (strict, _):
+        judges = [with_judge(kind), with_judge(strict).model_copy(update={"model": "other"})]
+        record = judged(toy, make_mt_suite(tmp_path, judges=judges, max_failure_share=0.1))
+    row = record.scores[0]
+    assert (row.judge, row.value, row.failure_share) == ("scripted + other", (7 * 6 + 4) / 8, 1 / 16)
+    assert (row.lowest, row.highest) == ((7 * 6 + 2.5) / 8, (7 * 6 + 7) / 8)
+    assert (row.spread, row.disagreement) == (None, 4.0)
+    assert [(of.judge, of.value, of.verdicts) for of in record.judging] == [
+        ("scripted", 4.0, {"ok": 8}),
+        ("other", 8.0, {"ok": 7, "unparsable": 1}),
+    ]
+    assert [line["judge"][0] for line in judgments(toy)] == ["scripted"] * 8 + ["other"] * 8
+
+
+def test_tokens_and_cost_are_recorded(toy, tmp_path):
+    with scripted((200, "[[4]]"), usage={"prompt_tokens": 100, "completion_tokens": 20}) as (url, _):
+        prices = {"price_prompt": 10.0, "price_completion": 30.0}
+        of = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, **prices))).judging[0]
+    assert (of.prompt_tokens, of.completion_tokens, of.cost) == (800, 160, pytest.approx(800 * 10e-6 + 160 * 30e-6))
+
+
+def test_answers_asked_about_in_the_same_words_share_a_reply(answered, tmp_path):
+    toy = answered
+    suite = make_mt_suite(tmp_path)
+    answer(toy.stage, suite, part="part01", checkpoints=toy.checkpoints, layout=toy.layout)
+    answers = toy.results / "scores/toy-mt/part01.answers.jsonl"
+    edit_lines(answers, lambda row: row.update(choices=[{"index": 0, "turns": ["red", "green"]}]))  # both checkpoints say the same
+    with scripted((200, "[[7]]")) as (url, requests):
+        suite = make_mt_suite(tmp_path, judge=with_judge(url))
+        for _ in range(2):
+            record = judge(toy.stage, suite, part="part01", checkpoints=toy.checkpoints, layout=toy.layout)
+        assert len(requests) == 8
+    lines = judgments(toy)
+    assert len({(line["model"], line["question_id"], line["turn"]) for line in lines}) == len(lines) == 16
+    assert [row.value for row in record.scores if row.task == "toy-mt"] == [7, 7]
+    answer(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+
+
+def test_a_request_holds_what_the_endpoint_wants(toy, tmp_path):
+    wanted = {"temperature": None, "max_tokens_key": "max_completion_tokens", "merge_system": True, "extra": {"effort": "low"}}
+    with scripted((200, "[[4]]")) as (url, requests):
+        judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, **wanted)))
+    assert set(requests[0]) == {"model", "messages", "max_completion_tokens", "effort"}
+    assert [message["role"] for message in requests[0]["messages"]] == ["user"]
+    system = json.loads(PROMPTS.read_text().splitlines()[0])["system_prompt"]
+    assert requests[0]["messages"][0]["content"].startswith(f"{system}\n")
+
+
+def test_base_urls_hold_no_keys():
+    with pytest.raises(ValueError, match="may hold no key"):
+        Judge(model="m", base_url="https://me:sk-secret@host/v1")
+
+
+# --- pairs
+
+
+def against(folder: Path, *replies: tuple[str, str]) -> LocalFile:
+    rows = [
+        {
+            "question_id": 81 + i,
+            "answer_id": "x",
+            "model_id": "baseline",
+            "choices": [{"index": 0, "turns": list(turns)}],
+            "tstamp": 0,
+        }
+        for i, turns in enumerate(replies)
+    ]
+    (folder / "against.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return LocalFile(path=str(folder / "against.jsonl"))
+
+
+def make_pair_suite(folder: Path, judge: Judge, against: LocalFile | str) -> spec.SuiteSpec:
+    return make_mt_suite(folder, judge=judge, against=against, prompts=write_pair_prompts(folder / "pairs.jsonl"))
+
+
+def prefers(request: dict) -> tuple[int, str]:
+    """A judge of pairs that prefers answers with the word BETTER, wherever they stand, and else the first."""
+    first, _, second = request["messages"][-1]["content"].partition("second:")
+    return 200, "[[B]]" if "BETTER" in second and "BETTER" not in first else "[[A]]"
+
+
+def test_pairs_are_judged_in_both_orders_and_show_result_gives_our_win_rate(toy, tmp_path):
+    baseline = against(tmp_path, ("WORSE", "WORSE"), ("BETTER", "BETTER"), ("WORSE", "BETTER"), ("so so", "so so"))
+    with scripted(prefers) as (url, requests):
+        record = judged(toy, make_pair_suite(tmp_path, with_judge(url), baseline))
+    assert len(requests) == 16
+    # where nobody says BETTER the judge takes whatever stands first: inconsistent, which counts as a tie
+    values = {row.task: row.value for row in record.scores}
+    assert (values["toy-mt"], values["turn1"], values["turn2"]) == ((5 * 0.5) / 8, (3 * 0.5) / 4, (2 * 0.5) / 4)
+    assert (record.scores[0].metric, record.scores[0].lowest) == ("win_rate", values["toy-mt"])
+    assert [line["g1_winner"] for line in judgments(toy)][:3] == ["model_1", "model_1", "model_2"]
+    program = [
+        sys.executable,
+        "-m",
+        "fastchat.llm_judge.show_result",
+        "--mode",
+        "pairwise-baseline",
+        "--baseline-model",
+        "baseline",
+    ]
+    path = toy.results / "scores/toy-mt/part01.judgments.jsonl"
+    shown = subprocess.run([*program, "--input-file", path], capture_output=True, text=True, check=True).stdout
+    (row,) = [line for line in shown.splitlines() if line.startswith("tiny/toys")]
+    assert float(row.split()[-1]) == pytest.approx(values["toy-mt"])
+
+
+def test_equal_answers_are_a_tie_that_nobody_is_asked_about(toy, tmp_path):
+    lines = [json.loads(line) for line in (toy.results / "scores/toy-mt/part01.answers.jsonl").read_text().splitlines()]
+    mine = [tuple(line["choices"][0]["turns"]) for line in lines]
+    baseline = against(tmp_path, *mine[:3], (mine[3][0], "WORSE"))
+    with scripted(prefers) as (url, requests):
+        record = judged(toy, make_pair_suite(tmp_path, with_judge(url), baseline))
+    assert (len(requests), record.scores[0].value) == (2, 0.5)
+
+
+def test_the_base_model_is_an_opponent(toy, tmp_path):
+    suite = make_pair_suite(tmp_path, RULE, "base")
+    with pytest.raises(StudyError, match=r"none/none/seed0/00-base/scores/toy-mt/part01.answers.jsonl: missing"):
+        judged(toy, suite)
+    base = toy.layout.stage_results("tiny", "none", "none", 0, "00-base") / "scores/toy-mt/part01.answers.jsonl"
+    base.parent.mkdir(parents=True)
+    base.write_text(Path(against(tmp_path, *[("BETTER", "BETTER")] * 4).path).read_text())
+    with scripted(prefers) as (url, _):
+        assert judged(toy, make_pair_suite(tmp_path, with_judge(url), "base")).scores[0].value == 0
+    base.unlink()
+
+
+def test_a_baseline_needs_one_answer_to_each_question(toy, tmp_path):
+    with pytest.raises(StudyError, match=r"against.jsonl: no answer to question 83"):
+        judged(toy, make_pair_suite(tmp_path, RULE, against(tmp_path, ("a", "b"), ("a", "b"))))
+    path = Path(against(tmp_path, *[("a", "b")] * 4).path)
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(StudyError, match=r"against.jsonl: question 81: two answers; keep those of one model"):
+        judged(toy, make_pair_suite(tmp_path, RULE, LocalFile(path=str(path))))
+
+
+# --- Prometheus
+
+PROMETHEUS = """
+ABS_SYSTEM_PROMPT = "Be fair."
+ABSOLUTE_PROMPT = \"\"\"Q {instruction} A {response} R {reference_answer} S {rubric} Feedback: \"\"\"
+ABSOLUTE_PROMPT_WO_REF = \"\"\"Q {instruction} A {response} S {rubric} Feedback: \"\"\"
+HELPFULNESS_RUBRIC = \"\"\"
+[Is it helpful?]
+\"\"\".strip()
+raise SystemExit("this file is read, not run")
+"""
+
+
+def test_prometheus_grades_by_its_own_prompts(toy, tmp_path):
+    (tmp_path / "prompts.py").write_text(PROMETHEUS)
+    settings = {"format": "prometheus", "prompts": LocalFile(path=str(tmp_path / "prompts.py"))}
+    replies = [f"Good. [RESULT] {n}" for n in (1, 2, 3, 4, 5)] + ["So the score is 4", "Score: 3/5", "[RESULT] 7"]
+    with scripted(*[(200, text) for text in replies]) as (url, requests):
+        record = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, **settings), max_failure_share=0.5))
+    first = json.loads((toy.results / "scores/toy-mt/part01.answers.jsonl").read_text().splitlines()[0])["choices"][0]["turns"]
+    sent = [request["messages"] for request in requests]
+    assert sent[0][0]["content"] == "Be fair."
+    assert sent[0][1]["content"] == f"Q say red A {first[0]} R red S [Is it helpful?] Feedback: "
+    talk = f"User: say red\n\nAssistant: {first[0]}\n\nUser: say again"
+    assert sent[1][1]["content"] == f"Q {talk} A {first[1]} R red S [Is it helpful?] Feedback: "
+    assert [line["score"] for line in judgments(toy)] == [1, 3.25, 5.5, 7.75, 10, -1, 5.5, -1]
+    assert record.scores[0].judge == "scripted"
+    summary = summarize_judgments(toy.results / "scores/toy-mt/part01.judgments.jsonl")
+    (of,) = summary.models.values()
+    assert (of.overall.mean, of.overall.num_unparsable) == (record.scores[0].value, 2)
+    with pytest.raises(StudyError, match=r"prompts.py: has no text NICE_RUBRIC; name a rubric of it \(HELPFULNESS_RUBRIC\)"):
+        judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, rubric="NICE_RUBRIC", **settings)))
 
 
 @pytest.mark.skipif(not MT_BENCH.is_dir(), reason="set MT_BENCH_FILES to a folder of MT-Bench's own files (CONTRIBUTING.md)")

@@ -167,6 +167,63 @@ def test_finished_answers_are_only_published_again(toy, tmp_path, monkeypatch):
         answers_of(toy, make_mt_suite(tmp_path, max_new_tokens=5), toy.checkpoints)
 
 
+def test_a_killed_job_answers_only_the_batches_that_are_missing(tmp_path, monkeypatch):
+    toy = make_toy(tmp_path)
+    suite = make_mt_suite(tmp_path, batch_size=1)
+    whole = answers_of(toy, suite, ["ckpt01"])
+    for path in (toy.scratch / "answers").iterdir():
+        path.unlink()
+    asked = []
+
+    def dying(model, tokenizer, batch, **settings):
+        asked.append(batch[0].question_id)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return answer_batch(model, tokenizer, batch, **settings)
+
+    monkeypatch.setattr(mt_bench, "answer_batch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        answers_of(toy, suite, ["ckpt01"])
+    (partial,) = (toy.scratch / "answers").iterdir()
+    partial.write_bytes(partial.read_bytes() + b'{"question_id": 8')  # torn
+    again = answers_of(toy, suite, ["ckpt01"])
+    assert len(asked) == 3 + 2
+    assert sorted(asked[:2] + asked[3:]) == [81, 82, 83, 84]
+    assert [row | {"tstamp": 0} for row in again] == [row | {"tstamp": 0} for row in whole]
+    assert not partial.exists()
+
+
+def test_suites_that_ask_the_same_share_answers(toy, tmp_path, monkeypatch):
+    suite = make_mt_suite(tmp_path)
+    first = answers_of(toy, suite, ["ckpt01"])
+    monkeypatch.setattr(mt_bench, "load_model", lambda *_, **__: pytest.fail("answered again"))
+    other = spec.SuiteSpec(name="other-mt", suite=suite.suite.model_copy(update={"max_failure_share": 0.5}))
+    path = answer(toy.stage, other, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+    assert "other-mt" in str(path)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == first
+
+
+def test_ended_rows_leave_the_batch():
+    model, tokenizer = make_model(seed=1), make_tokenizer()
+    prompts = [tokenizer(text).input_ids for text in ("say red", "what colour is a hat ?", "again", "the ball")]
+    settings = {"temperatures": [0.0, 1.0, 0.0, 1.0], "seeds": [1, 2, 3, 4], "stop_ids": []}
+    sizes = []
+    forward = model.forward
+
+    def counting(*args, **kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    model.forward = counting
+    limits = [1, 9, 4, 9]
+    together = generate(model, prompts, max_new_tokens=limits, **settings)
+    assert [len(reply) for reply in together] == limits
+    assert sizes == [4, 3, 3, 3, 2, 2, 2, 2, 2]
+    for row, reply in enumerate(together):
+        alone = {name: values[row : row + 1] for name, values in settings.items()}
+        assert generate(model, [prompts[row]], max_new_tokens=limits[row], **alone) == [reply]
+
+
 def test_an_unknown_question_id_is_named(toy, tmp_path):
     with pytest.raises(StudyError, match=r"questions.jsonl: no question 7; correct question_ids"):
         answers_of(toy, make_mt_suite(tmp_path, question_ids=[7, 81]), ["ckpt01"])

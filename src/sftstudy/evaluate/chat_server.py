@@ -13,9 +13,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Completion:
-    """A reply to a chat. `finish_reason` is the protocol's, or `error`: then the text says what went wrong."""
+    """A reply to a chat. With another HTTP status than 200 the text says what went wrong."""
 
     text: str
+    status: int = 200
     finish_reason: str = "stop"
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -32,9 +33,8 @@ def serve_chat(answer: Callable[[dict[str, Any]], Completion]) -> Iterator[str]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             completion = answer(request)
-            failed = completion.finish_reason == "error"
-            body = json.dumps({"error": {"message": completion.text}} if failed else _reply(request, completion)).encode()
-            self.send_response(500 if failed else 200)
+            body = json.dumps(_reply(request, completion)).encode()
+            self.send_response(completion.status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -55,6 +55,8 @@ def serve_chat(answer: Callable[[dict[str, Any]], Completion]) -> Iterator[str]:
 
 
 def _reply(request: dict[str, Any], completion: Completion) -> dict[str, Any]:
+    if completion.status != 200:
+        return {"error": {"message": completion.text}}
     tokens = {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
     message = {"role": "assistant", "content": completion.text}
     return {

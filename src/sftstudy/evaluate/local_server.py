@@ -19,6 +19,9 @@ from sftstudy.evaluate.chat_server import Completion, serve_chat
 from sftstudy.evaluate.generate import generate, stop_tokens
 from sftstudy.evaluate.weights import encode_chat, load_model, require_chat_template
 
+DEFAULT_MAX_TOKENS = 256
+"""Of a request that doesn't say how long its reply may be."""
+
 
 @dataclass
 class _Waiting:
@@ -44,10 +47,7 @@ def serve(folder: Path, *, max_batch: int) -> Iterator[str]:
             batch = [requests.get()]
             while len(batch) < max_batch and not requests.empty():
                 batch.append(requests.get())
-            try:
-                completions: list[Completion | None] = [*complete(model, tokenizer, [waiting.body for waiting in batch])]
-            except Exception as error:  # tell those who wait, go on for the others
-                completions = [Completion(f"{type(error).__name__}: {error}", "error") for _ in batch]
+            completions = _complete_safely(model, tokenizer, [waiting.body for waiting in batch])
             for waiting, completion in zip(batch, completions, strict=True):
                 waiting.completion = completion
                 waiting.done.set()
@@ -64,26 +64,38 @@ def serve(folder: Path, *, max_batch: int) -> Iterator[str]:
         yield url
 
 
+def _complete_safely(model: Any, tokenizer: Any, bodies: list[dict[str, Any]]) -> list[Completion]:
+    """As `complete`; a request that can't be answered, perhaps for its size, fails alone."""
+    try:
+        return complete(model, tokenizer, bodies)
+    except Exception as error:
+        if len(bodies) == 1:
+            return [Completion(f"{type(error).__name__}: {error}", status=500)]
+    return [completion for body in bodies for completion in _complete_safely(model, tokenizer, [body])]
+
+
 def complete(model: Any, tokenizer: Any, bodies: list[dict[str, Any]]) -> list[Completion]:
     """Replies to a batch of chat requests. A draw depends on the request's text and its `seed`, not on the batch."""
     prompts = [encode_chat(tokenizer, body["messages"]) for body in bodies]
-    limits = [int(body.get("max_tokens") or body.get("max_completion_tokens") or 256) for body in bodies]
-    stop_ids = stop_tokens(model, tokenizer)
+    limits = [int(body.get("max_tokens") or body.get("max_completion_tokens") or DEFAULT_MAX_TOKENS) for body in bodies]
     replies = generate(
         model,
         prompts,
         temperatures=[float(body.get("temperature") or 0.0) for body in bodies],
         seeds=[_seed(prompt, body.get("seed")) for prompt, body in zip(prompts, bodies, strict=True)],
         max_new_tokens=limits,
-        stop_ids=stop_ids,
+        stop_ids=stop_tokens(model, tokenizer),
     )
+    context = model.config.max_position_embeddings
     return [
         Completion(
             tokenizer.decode(reply, skip_special_tokens=True).strip(),
-            "length" if len(reply) == limit else "stop",
+            finish_reason="length" if len(reply) == min(limit, context - len(prompt)) else "stop",
             prompt_tokens=len(prompt),
             completion_tokens=len(reply),
         )
+        if len(prompt) < context
+        else Completion(f"the prompt has {len(prompt)} tokens, the model's context is {context}", status=400)
         for prompt, reply, limit in zip(prompts, replies, limits, strict=True)
     ]
 

@@ -25,6 +25,9 @@ START_S = 1800.0
 
 STOP_S = 10.0
 
+PR_SET_PDEATHSIG = 1
+"""Linux's (prctl.h)."""
+
 
 @contextmanager
 def serve(judge: Judge, *, weights: Path | None, log: Path) -> Iterator[str]:
@@ -107,9 +110,9 @@ def _ends_with_us() -> Iterator[None]:
 
 
 def _die_with_parent() -> None:
-    """In a child of ours: be killed when this process dies by SIGKILL, which nothing can unwind (Linux)."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    """In a child of ours: be killed when this process dies by SIGKILL, which nothing can unwind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_port() -> int:
