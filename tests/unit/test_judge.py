@@ -20,6 +20,7 @@ from sftstudy.evaluate import verdicts
 from sftstudy.evaluate.judge import judge
 from sftstudy.evaluate.judgments import summarize_judgments
 from sftstudy.evaluate.mt_bench import answer
+from sftstudy.hashes import sha256_of
 from sftstudy.records import ScoreRecord
 
 MT_BENCH = Path(os.environ.get("MT_BENCH_FILES", "MT_BENCH_FILES-is-not-set"))
@@ -137,17 +138,19 @@ def test_the_rule_judge_scores_a_part(toy, tmp_path):
     ]
 
 
-def test_fastchats_own_table_shows_our_score(toy, tmp_path, capsys):
-    import argparse
-
-    from fastchat.llm_judge.show_result import display_result_single
-
-    record = judged(toy, make_mt_suite(tmp_path))
-    path = toy.results / "scores/toy-mt/part01.judgments.jsonl"
-    display_result_single(argparse.Namespace(input_file=str(path), model_list=None, bench_name="mt_bench", judge_model="lcs-rule"))
-    shown = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if line.startswith("tiny/toys")]
+def test_fastchats_own_table_shows_our_score(toy, tmp_path):
+    replies = [(200, "no rating"), (200, "[[0]]"), *((200, f"so: [[{n}]]") for n in (3, 7.5, 9, 10, 1, 4))]
+    with scripted(*replies) as (url, _):
+        record = judged(toy, make_mt_suite(tmp_path, judge=with_judge(url), max_failure_share=0.5))
+    folder = tmp_path / "data/mt_bench/model_judgment"
+    folder.mkdir(parents=True)
+    (folder / "scripted_single.jsonl").write_text((toy.results / "scores/toy-mt/part01.judgments.jsonl").read_text())
+    program = [sys.executable, "-m", "fastchat.llm_judge.show_result", "--judge-model=scripted"]
+    printed = subprocess.run(program, cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=True).stdout
+    shown = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("tiny/toys")]
     rows = {row.task: row.value for row in record.scores}
     assert shown == pytest.approx([rows["turn1"], rows["turn2"], rows["toy-mt"]], abs=1e-6)
+    assert rows["toy-mt"] == pytest.approx((3 + 7.5 + 9 + 10 + 1 + 4) / 6)
 
 
 def test_no_answer_is_judged_twice(toy, tmp_path):
@@ -268,6 +271,17 @@ def test_prompts_references_and_judge_make_the_protocol(toy, tmp_path):
     edit_lines(prompts, lambda row: row.update(system_prompt="Be kind."))
     found.append(protocol(make_mt_suite(tmp_path, prompts=LocalFile(path=str(prompts)))))
     assert len(set(found)) == 4
+
+
+def test_the_record_says_which_reference_set_was_used(toy, tmp_path):
+    suite = make_mt_suite(tmp_path)
+    first = judged(toy, suite)
+    assert first.files["references"] == sha256_of(tmp_path / "references.jsonl")
+    assert set(first.files) == {"questions", "references", "prompts"}
+    edit_lines(tmp_path / "references.jsonl", lambda row: row["choices"][0].update(turns=["blue", "blue"]))  # a corrected set
+    second = judged(toy, suite)
+    assert second.files["references"] == sha256_of(tmp_path / "references.jsonl") != first.files["references"]
+    assert second.scores[0].task_version != first.scores[0].task_version
 
 
 def test_the_first_tokens_of_each_task_are_kept(toy, tmp_path):

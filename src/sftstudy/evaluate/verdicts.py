@@ -19,7 +19,7 @@ FAILED = -1
 LOWEST, HIGHEST = 1, 10
 """The scale that MT-Bench's prompts ask for."""
 
-RESULT = re.compile(r"(?:\[?(?:result|score)\]?:?|score\s+of)[\s(\[]*(\d+)[\s)\]]*(?:/\s*5|out\s+of\s+5)?\s*$", re.IGNORECASE)
+RESULT = re.compile(r"(?:\[?(?:result|score)\]?:?|score\s+of)[\s(\[]*(\d+)(?:[)\]]|/\s*5|\s*out\s*of\s*5)?\s*$", re.IGNORECASE)
 """A Prometheus verdict ends in `[RESULT] n`; as in its own parser, near misses such as `Score: 4/5` count too."""
 
 PROMETHEUS_TOP = 5
