@@ -230,6 +230,10 @@ class Score(Entry):
     metric: str
     value: float | None = Field(description="None if too many verdicts failed")
     stderr: float | None
+    lowest: float | None = Field(default=None, description="value if all that failed had been worst")
+    highest: float | None = Field(default=None, description="value if all that failed had been best")
+    spread: float | None = Field(default=None, description="standard deviation between judgings, where answers are judged again")
+    disagreement: float | None = Field(default=None, description="mean distance of two judges on an item, for a panel")
     num_items: int
     num_fewshot: int
     higher_is_better: bool = True

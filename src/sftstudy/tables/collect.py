@@ -44,6 +44,10 @@ class Row:
     metric: str
     value: float | None
     stderr: float | None
+    lowest: float | None
+    highest: float | None
+    spread: float | None
+    disagreement: float | None
     num_items: int
     failure_share: float
     samples_seen: int
