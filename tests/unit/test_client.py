@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -223,6 +224,14 @@ def test_what_may_have_been_billed_counts(tmp_path):
         file.write('{"reserve": "torn by a ki')
     assert Ledger(ledger.path, judge).reserve("next", Usage(0, 40))
     assert not ledger.reserve("over", Usage(0, 1))
+
+
+def test_a_full_disk_ends_with_one_line():
+    with (
+        pytest.raises(StudyError, match=r"^/dev/full: the disk is full; make room and run again, what stands there is kept$"),
+        open_journal(Path("/dev/full")) as append,
+    ):
+        append(Reply(key="a", status="answered", text="", tstamp=0.0))
 
 
 def test_a_torn_line_is_dropped_and_closed(tmp_path):

@@ -183,6 +183,16 @@ def test_a_killed_job_judges_only_the_rest(toy, tmp_path):
         assert len(requests) == 8 + 5
 
 
+def test_a_verdict_that_stands_twice_in_the_journal_counts_once(toy, tmp_path):
+    with scripted(*[(200, f"[[{n}]]") for n in range(1, 9)]) as (url, requests):
+        suite = make_mt_suite(tmp_path, judge=with_judge(url))
+        first = judged(toy, suite)
+        lines = journal_of(toy).read_text().splitlines(keepends=True)
+        journal_of(toy).write_text("".join(lines + lines[:5]))
+        again = judged(toy, suite)
+    assert (again.scores, again.judging, len(requests), len(judgments(toy))) == (first.scores, first.judging, 8, 8)
+
+
 def test_server_errors_are_retried_and_asked_again_by_the_next_job(toy, tmp_path):
     with scripted((500, "down"), (503, "down"), (200, "Rating: [[7]]")) as (url, requests):
         assert judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, num_retries=2))).scores[0].value == 7

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+
+from sftstudy.errors import StudyError
 
 E = TypeVar("E", bound=BaseModel)
 
@@ -28,13 +31,18 @@ def read_journal(path: Path, kind: type[E]) -> list[E]:
 
 @contextmanager
 def open_journal(path: Path) -> Iterator[Callable[[BaseModel], None]]:
-    """A function that appends an entry as one whole line and returns when the disk has it."""
+    """A function that appends an entry as one whole line and returns when the disk has it; StudyError if the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torn = path.is_file() and path.stat().st_size > 0 and not _ends_whole(path)
     file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def append(entry: BaseModel) -> None:
-        _write(file, entry.model_dump_json().encode() + b"\n")
+        try:
+            _write(file, entry.model_dump_json().encode() + b"\n")
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise StudyError(f"{path}: the disk is full; make room and run again, what stands there is kept") from None
 
     try:
         if torn:

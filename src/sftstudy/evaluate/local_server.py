@@ -40,13 +40,13 @@ def serve(folder: Path, *, max_batch: int) -> Iterator[str]:
     tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     require_chat_template(tokenizer, model=str(folder))
     model = load_model(folder, precision="bf16" if _has_gpu() else "fp32")
-    requests: queue.Queue[_Waiting] = queue.Queue()
+    requests: queue.Queue[_Waiting | None] = queue.Queue()
 
     def work() -> None:
-        while True:
-            batch = [requests.get()]
-            while len(batch) < max_batch and not requests.empty():
-                batch.append(requests.get())
+        while first := requests.get():
+            batch = [first]
+            while len(batch) < max_batch and not requests.empty() and (more := requests.get()):
+                batch.append(more)
             completions = _complete_safely(model, tokenizer, [waiting.body for waiting in batch])
             for waiting, completion in zip(batch, completions, strict=True):
                 waiting.completion = completion
@@ -59,9 +59,14 @@ def serve(folder: Path, *, max_batch: int) -> Iterator[str]:
         assert waiting.completion is not None, "the worker sets it before it wakes us"
         return waiting.completion
 
-    threading.Thread(target=work, daemon=True).start()
-    with serve_chat(answer) as url:
-        yield url
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        with serve_chat(answer) as url:
+            yield url
+    finally:
+        requests.put(None)  # the worker ends and lets go of the model: a panel may serve another one next
+        worker.join()
 
 
 def _complete_safely(model: Any, tokenizer: Any, bodies: list[dict[str, Any]]) -> list[Completion]:
