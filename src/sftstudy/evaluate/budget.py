@@ -66,6 +66,7 @@ class Ledger:
             if total.total > (self.judge.max_total_tokens or float("inf")):
                 return False
             _append(file, {"reserve": request, "prompt_tokens": most.prompt_tokens, "completion_tokens": most.completion_tokens})
+            os.fsync(file)  # before it is spent; a settlement that is lost makes the budget smaller, never larger
         return True
 
     def settle(self, request: str, used: Usage) -> None:
@@ -112,4 +113,3 @@ def _append(file: int, entry: dict[str, str | int]) -> None:
     size = os.lseek(file, 0, os.SEEK_END)
     torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
     os.write(file, (b"\n" if torn else b"") + json.dumps(entry).encode() + b"\n")
-    os.fsync(file)
