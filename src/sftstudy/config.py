@@ -103,13 +103,29 @@ class World(Strict):
     sizes: dict[str, int]
 
 
+class Size(Strict):
+    """Shapes of a model, by the keys of its `config.json`: what memory and hours are planned by before it is here."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int | None = Field(None, gt=0, description="as many as attention heads if absent")
+    head_dim: int | None = Field(None, gt=0, description="hidden_size / heads if absent")
+    vocab_size: int = Field(gt=0)
+    tie_word_embeddings: bool = False
+
+
 class HubModel(Strict):
     """Weights and tokenizer from the Hugging Face hub, at a fixed revision."""
+
+    incidental = frozenset({"size"})
 
     source: Literal["hub"]
     id: str
     revision: str
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, description="its shapes, to plan by")
 
 
 class FolderModel(Strict):
@@ -123,10 +139,13 @@ class FolderModel(Strict):
 class GgufModel(Strict):
     """A GGUF file that an installed Python package ships; it is dequantised once."""
 
+    incidental = frozenset({"size"})
+
     source: Literal["gguf"]
     package: str
     file: str
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, description="its shapes, to plan by")
 
 
 class PretrainingStage(Strict):
@@ -180,11 +199,14 @@ class Source(Strict):
 class Phase(Strict):
     """A slice of the data with a purpose, such as knowledge or skills."""
 
+    incidental = frozenset({"tokens_per_sample"})
+
     sources: list[Source] = Field(min_length=1)
     half: Literal["shorter", "longer"] | None = Field(
         None, description="take only the chats with the shorter or the longer replies; the other phase has the other half"
     )
     num_samples: int = Field(gt=0, description="rows after cleaning and mixing; preparation fails with the right number")
+    tokens_per_sample: float | None = Field(None, gt=0, description="their mean length, to plan hours by before it is prepared")
 
 
 class Cleaning(Strict):
@@ -332,10 +354,18 @@ class Sweep(Strict):
 # --- benchmarks.yaml -------------------------------------------------------------------------------------------------
 
 
+class Requests(Strict):
+    """What a model is asked for one checkpoint on a benchmark, to plan hours by."""
+
+    number: int = Field(gt=0, description="items, times their choices if each is scored by its likelihood")
+    prompt_tokens: int = Field(gt=0, description="mean length of a prompt, shots included")
+    new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
+
+
 class HarnessBenchmark(Strict):
     """One benchmark scored through lm-eval."""
 
-    incidental = frozenset({"chance"})
+    incidental = frozenset({"chance", "requests"})
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
     metric: str = Field(description="lm-eval's metric name, such as `acc` or `exact_match`")
@@ -346,6 +376,7 @@ class HarnessBenchmark(Strict):
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks")
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
+    requests: Requests | None = Field(None, description="to plan hours by; a thousand short ones are assumed if absent")
 
 
 class HarnessSuite(Strict):

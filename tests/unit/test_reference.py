@@ -67,6 +67,8 @@ def test_light_modules_load_no_heavy_library() -> None:
         "records",
         "select",
         "stats",
+        "forecast",
+        "resources",
         "tables.collect",
         "tables.render",
         "tables.figures",

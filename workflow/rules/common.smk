@@ -5,10 +5,11 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import require_site_facts, share_with_jobs
+from sftstudy.environment import Site, require_site_facts, share_with_jobs
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
+from sftstudy.resources import JobResources
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
@@ -23,6 +24,7 @@ try:
         overlay=Path(config["overlay"]) if "overlay" in config else None,
         studies=str(config["studies"]).split(",") if "studies" in config else None,
     )
+    NEEDS = JobResources(PLAN, Site.from_environment())
 except StudyError as error:
     sys.exit(f"error: {error}")
 

@@ -15,8 +15,7 @@ rule train_stage:
     conda:
         "../../envs/train.yaml"
     resources:
-        processes=1,
-        device="auto",
+        **{"processes": 1, "device": "auto"} | NEEDS.of("train_stage"),
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
