@@ -118,12 +118,12 @@ def training_rate(size: ModelSize, training: Training, *, gpu: Gpu, mean_length:
 
 
 def saving_seconds(size: ModelSize, training: Training, *, num_checkpoints: int, training_s: float) -> float:
-    """Writing checkpoints, with resume state at each of them and every ten minutes besides, and reading back to hash."""
+    """Checkpoints are written, and read to hash; resume state with each, and every ten minutes but for a twentieth of the time."""
     compute = BF16 if training.precision == "bf16" else 4
     learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
-    state = (MASTER + MOMENTS[training.optimizer]) * learning
-    num_states = num_checkpoints + training_s / 600
-    return (2 * num_checkpoints * compute * size.num_parameters + num_states * state) / DISK_BYTES_PER_S
+    state_s = (MASTER + MOMENTS[training.optimizer]) * learning / DISK_BYTES_PER_S
+    num_states = num_checkpoints + training_s / max(600, 20 * state_s)
+    return 2 * num_checkpoints * compute * size.num_parameters / DISK_BYTES_PER_S + num_states * state_s
 
 
 def scoring_memory(size: ModelSize, *, compute: int, batch_size: int, tokens: int) -> Memory:

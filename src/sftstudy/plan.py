@@ -80,9 +80,13 @@ class Plan:
         found: dict[Path, spec.StageSpec] = {}
         for runs in self.runs.values():
             for run in runs:
-                for stage in [self._base(run.model), *self._stages(run)]:
+                for stage in self.stages_of(run):
                     found.setdefault(self.records_of(stage), stage)
         return found
+
+    def stages_of(self, run: Run) -> list[spec.StageSpec]:
+        """The untouched base of a run, and its stages in order, after those of other recipes that it starts from."""
+        return [self._base(run.model), *self._stages(run)]
 
     def records_of(self, stage: spec.StageSpec) -> Path:
         """Where a stage's records lie."""
@@ -221,14 +225,15 @@ class Plan:
     @cached_property
     def _suites(self) -> dict[Path, list[str]]:
         """Stage folder -> its suites. Raises StudyError if a stage is trained on the very items that score it."""
-        found = {folder: self._scored_by(stage) for folder, stage in self.stages.items()}
+        found = {folder: self.wanted_by(self.studies, stage) for folder, stage in self.stages.items()}
         for data, suites in sorted({(stage.data, tuple(found[folder])) for folder, stage in self.stages.items() if stage.training}):
             check_no_leak(self.registry, data=data, suites=set(suites))
         return found
 
-    def _scored_by(self, stage: spec.StageSpec) -> list[str]:
+    def wanted_by(self, studies: Iterable[str], stage: spec.StageSpec) -> list[str]:
+        """Suites that score a stage for some studies alone, the one that selects its checkpoint included."""
         benchmarks = {
-            benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
+            benchmark for name in studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
         if selection := self.selection_of(stage):
             benchmarks.add(selection.benchmark)

@@ -147,6 +147,17 @@ def finish(checkout: Path, folder: str) -> None:
     write_record(checkout / "scratch" / folder / "finished.json", record)
 
 
+def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path) -> None:
+    printed = snakemake(checkout, "-c1", "plan", "--config", "studies=tiny").stdout
+    jobs = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny").stdout)
+    (line,) = re.findall(r"^jobs left: (.*)$", printed, flags=re.MULTILINE)
+    total, _, counts = line.partition(": ")
+    assert {rule: int(count) for rule, count in (entry.split() for entry in counts.split(", "))} == jobs
+    assert int(total) == sum(jobs.values())
+    assert re.search(r"^as planned +16 +20 +54 ", printed, flags=re.MULTILINE)
+    assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
+
+
 def test_effective_settings_under_each_profile(checkout: Path) -> None:
     probe = checkout / "probe.smk"
     probe.write_text(PROBE)

@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import Site, require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
