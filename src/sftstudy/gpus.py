@@ -9,24 +9,28 @@ from dataclasses import dataclass
 class Gpu:
     """`bf16_flops`: dense products with fp32 sums, without sparsity, per second. Memory in decimal GB, bandwidth in bytes/s."""
 
+    name: str
     bf16_flops: float
     memory_gb: float
     bandwidth: float
 
 
 GPUS = {
-    "A100": Gpu(312.0e12, 80, 2.0e12),
-    "H100 PCIe": Gpu(756.0e12, 80, 2.0e12),
-    "H100": Gpu(989.4e12, 80, 3.35e12),
-    "H200": Gpu(989.4e12, 141, 4.8e12),
-    "GH200": Gpu(989.4e12, 96, 4.0e12),
-    "B200": Gpu(2250.0e12, 180, 7.7e12),
-    "L40S": Gpu(362.05e12, 48, 0.864e12),
-    "L4": Gpu(121.0e12, 24, 0.3e12),
-    "A10G": Gpu(70.0e12, 24, 0.6e12),
-    "A10": Gpu(125.0e12, 24, 0.6e12),
-    "RTX 4090": Gpu(165.2e12, 24, 1.008e12),
-    "RTX 3090": Gpu(71.0e12, 24, 0.936e12),
+    gpu.name: gpu
+    for gpu in (
+        Gpu("A100", 312.0e12, 80, 2.0e12),
+        Gpu("H100 PCIe", 756.0e12, 80, 2.0e12),
+        Gpu("H100", 989.4e12, 80, 3.35e12),
+        Gpu("H200", 989.4e12, 141, 4.8e12),
+        Gpu("GH200", 989.4e12, 96, 4.0e12),
+        Gpu("B200", 2250.0e12, 180, 7.7e12),
+        Gpu("L40S", 362.05e12, 48, 0.864e12),
+        Gpu("L4", 121.0e12, 24, 0.3e12),
+        Gpu("A10G", 70.0e12, 24, 0.6e12),
+        Gpu("A10", 125.0e12, 24, 0.6e12),
+        Gpu("RTX 4090", 165.2e12, 24, 1.008e12),
+        Gpu("RTX 3090", 71.0e12, 24, 0.936e12),
+    )
 }
 """By name. A device whose own name holds several of these has the longest."""
 

@@ -235,7 +235,9 @@ WAYS: dict[str, dict[str, object]] = {
     f"LoRA, rank {ADAPTERS.rank}": {"sharding": "full", "activation_checkpointing": True, "lora": ADAPTERS},
     "LoRA, offloaded": {"sharding": "full", "activation_checkpointing": True, "lora": ADAPTERS, "cpu_offload": True},
 }
-"""Ways of training -> keys of the recipe that differ. All but the recipe's own take micro-batches of one longest sample."""
+"""Ways of training -> keys of the recipe that differ. All but the recipe's own take the largest micro-batches that fit."""
+MICROBATCHES = (16, 8, 4, 2, 1)
+"""In longest samples."""
 
 
 def _alike(training: Training) -> tuple[object, ...]:
@@ -249,11 +251,17 @@ def _at(forecast: Forecast, stages: list[spec.StageSpec], change: dict[str, obje
     place = Forecast(forecast.plan, replace(forecast.site, gpu=GPUS[gpu], gpus_per_node=number, gpus_per_stage=number))
     total: Need | None = None
     for stage in stages:
-        assert stage.training is not None, "only stages that train are asked"
-        tokens = {"max_tokens_per_microbatch": forecast.plan.registry.data[stage.data].max_length} if change else {}
-        changed = stage.model_copy(update={"training": stage.training.model_copy(update={**change, **tokens})})
-        need = place.training(changed)
-        assert need is not None, "only models of known size are asked"
+        need = _best(place, stage, change)
         total = need if total is None else replace(need, seconds=total.seconds + need.seconds, fits=total.fits and need.fits)
     assert total is not None, "a run has a stage"
     return total
+
+
+def _best(place: Forecast, stage: spec.StageSpec, change: dict[str, object]) -> Need:
+    """Of a stage, with the largest micro-batches that fit if anything is to be changed."""
+    assert stage.training is not None, "only stages that train are asked"
+    longest = place.plan.registry.data[stage.data].max_length
+    tried = [{"max_tokens_per_microbatch": times * longest} for times in MICROBATCHES] if change else [{}]
+    changed = [stage.model_copy(update={"training": stage.training.model_copy(update=change | tokens)}) for tokens in tried]
+    found = [need for one in changed if (need := place.training(one))]
+    return next((need for need in found if need.fits), found[-1])

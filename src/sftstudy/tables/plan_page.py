@@ -126,8 +126,9 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
 
 def _site(outlook: Outlook) -> str:
     site = outlook.forecast.site
-    gpu = f"GPUs of {site.gpu.memory_gb:.0f} GB and {site.gpu.bf16_flops / 1e12:.0f} bf16 TFLOP/s"
-    return f"{gpu}, {site.gpus_per_node} on a node, at least {site.gpus_per_stage} for a stage"
+    return (
+        f"{site.gpu.name}, {site.gpu.memory_gb:.0f} GB, {site.gpus_per_node} on a node, {site.gpus_per_stage} or more for a stage"
+    )
 
 
 def _assumptions(outlook: Outlook) -> list[str]:
