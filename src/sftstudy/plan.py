@@ -430,33 +430,37 @@ class Plan:
 
     # --- inputs
 
-    @property
-    def unpinned(self) -> list[str]:
-        """A line for each planned model of the hub whose revision nobody has named yet, and whose record is not there."""
-        return [
-            f"{self.registry.where('models', value.name)}.revision: not stated; choose a commit of {value.model.id} and name it in "
-            f"config.yaml of your overlay: `pins: {{{value.model.id}: COMMIT}}`"
-            for folder, value in self.specs.items()
-            if isinstance(value, spec.ModelSpec) and isinstance(value.model, config.HubModel)
-            if value.model.revision is None and not (folder / "model.json").exists()
-        ]
+    @cached_property
+    def missing_inputs(self) -> list[str]:
+        """A line for each spec one of whose inputs a planned job will want and does not find, with file, key and remedy.
+
+        Inputs are files and folders that config names on this disk or in an installed package, and revisions of hub models; worlds
+        and files of the hub are fetched by jobs. What already has its records wants no input any more, so that copied results can be
+        adopted without the raw data.
+        """
+        lines = []
+        for folder, value in self.specs.items():
+            try:
+                self._check_inputs(folder, value)
+            except StudyError as error:
+                lines.append(str(error))
+        return lines
 
     def check_inputs(self) -> None:
-        """Raise StudyError for the first local input that a planned job will want and that is not there.
+        """Raise StudyError for the first of `missing_inputs`."""
+        for line in self.missing_inputs:
+            raise StudyError(line)
 
-        Inputs are files and folders that config names on this disk or in an installed package; jobs themselves make worlds and ask
-        the hub. What already has its records wants no input any more, so that copied results can be adopted without the raw data.
-        """
-        for folder, value in self.specs.items():
-            match value:
-                case spec.ModelSpec() if not (folder / "model.json").exists():
-                    _check_model(value.model, where=self.registry.where("models", value.name))
-                case spec.PhaseSpec() if not (folder / "phase.json").exists():
-                    where = f"{self.registry.where('data', value.data)}.phases.{value.phase}"
-                    for number, source in enumerate(value.definition.sources):
-                        check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
-                case spec.SuiteSpec() if not self._is_scored(value.name):
-                    _check_suite(value.suite, where=self.registry.where("benchmarks", value.name))
+    def _check_inputs(self, folder: Path, value: spec.Spec) -> None:
+        match value:
+            case spec.ModelSpec() if not (folder / "model.json").exists():
+                _check_model(value.model, where=self.registry.where("models", value.name))
+            case spec.PhaseSpec() if not (folder / "phase.json").exists():
+                where = f"{self.registry.where('data', value.data)}.phases.{value.phase}"
+                for number, source in enumerate(value.definition.sources):
+                    check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
+            case spec.SuiteSpec() if not self._is_scored(value.name):
+                _check_suite(value.suite, where=self.registry.where("benchmarks", value.name))
 
     def _is_scored(self, suite: str) -> bool:
         stages = [stage for stage in self.stages.values() if suite in self.suites_of(stage)]
@@ -464,6 +468,11 @@ class Plan:
 
 
 def _check_model(model: config.Model, *, where: str) -> None:
+    if isinstance(model, config.HubModel) and model.revision is None:
+        pin = f"pins: {{{model.id}: COMMIT}}"
+        raise StudyError(
+            f"{where}.revision: not stated; choose a commit on the hub, and put `{pin}` into config.yaml of your overlay"
+        )
     if isinstance(model, config.FolderModel):
         check_folder(Path(model.path), where=f"{where}.path")
     elif isinstance(model, config.GgufModel):

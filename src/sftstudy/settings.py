@@ -5,18 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sftstudy.config import HarnessSuite, HubSplit, LocalFile, Origin, PackageFile, Sourced, Strict, WorldFile
+from sftstudy.config import (
+    Cleaning,
+    HarnessSuite,
+    HubSplit,
+    LocalFile,
+    Origin,
+    PackageFile,
+    Source,
+    Sourced,
+    Strict,
+    Training,
+    WorldFile,
+)
 from sftstudy.locate import name_of
 from sftstudy.registry import Registry
 from sftstudy.spec import Setting
 from sftstudy.study import Run
 
+FOLLOWING = frozenset({"source", "format", "columns", "threads", "uses"})
+"""Keys that say how a thing is read once it is chosen: no choice of the study's."""
+
 
 def settings_of(name: str, runs: Sequence[Run], registry: Registry) -> list[Setting]:
     """Settings of a study with these runs, of its models, data sets, recipes and benchmarks, each definition once.
 
-    What cannot change a number and what is absent is left out. A value has no origin if its definition names no sources, or if the
-    user put something else in the place of what a study names.
+    What cannot change a number, what follows from another value and what is absent is left out. A value has no origin if its
+    definition names no sources, or if the user put something else in the place of what a study names.
     """
     study, instead = registry.studies[name], registry.settings.instead
     used = {axis: sorted({getattr(run, axis) for run in runs}) for axis in ("model", "data", "recipe", "seed")}
@@ -34,8 +49,9 @@ def settings_of(name: str, runs: Sequence[Run], registry: Registry) -> list[Sett
         for phase, held in definition.phases.items():
             part = whole.model_copy(update={"part": phase})
             found += _of(held, part, definition, without=("sources",))
-            for source in held.sources:
-                found += _of(source, part, definition)
+            for number, source in enumerate(held.sources, start=1):
+                one = part if len(held.sources) == 1 else part.model_copy(update={"part": f"{phase} {number}"})
+                found += _of(source, one, definition)
     for recipe in used["recipe"]:
         chosen = registry.recipes[recipe]
         whole = Setting(subject="recipe", name=recipe, key="", value="")
@@ -61,12 +77,24 @@ def settings_of(name: str, runs: Sequence[Run], registry: Registry) -> list[Sett
 def _of(held: Strict, whole: Setting, definition: Sourced | None = None, *, without: tuple[str, ...] = ()) -> list[Setting]:
     """The values of one config object; `definition` is what names their sources, if not the object itself."""
     named_by = definition or held
-    hidden = {*without, *held.incidental}
+    hidden = {*without, *held.incidental, *FOLLOWING, *_idle(held)}
     return [
         _setting(whole, field.alias or name, _plain(getattr(held, name)), named_by)
         for name, field in type(held).model_fields.items()
         if name not in hidden and not field.exclude and getattr(held, name) not in (None, [], {})
     ]
+
+
+def _idle(held: Strict) -> set[str]:
+    """Keys that other values of the object keep from having an effect."""
+    idle = set()
+    if isinstance(held, Cleaning) and held.near_duplicates == "keep":
+        idle.add("near_duplicate_threshold")
+    if isinstance(held, Source) and held.weight == 1:
+        idle.add("weight")
+    if isinstance(held, Training) and held.replay == 0:
+        idle.add("replay")
+    return idle
 
 
 def _setting(whole: Setting, key: str, value: Any, definition: Strict) -> Setting:

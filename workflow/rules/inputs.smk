@@ -1,13 +1,12 @@
-# What the active studies name must be there before anything runs: files, and the revisions of hub models. A dry run only says which
-# revisions are still to be stated. `tables.smk` leaves this out: it needs records alone.
+# What the active studies name must be there before anything runs: files, and the revisions of hub models. A dry run plans without them,
+# and says what is missing. `tables.smk` leaves this out: it needs records alone.
 from snakemake.logging import logger
 
-try:
-    PLAN.check_inputs()
-    if PLAN.unpinned and not workflow.dryrun:
-        raise StudyError(PLAN.unpinned[0])
-except StudyError as error:
-    sys.exit(f"error: {error}")
+if workflow.is_main_process:  # and not once more in every job that parses the workflow again
+    for line in PLAN.missing_inputs:
+        logger.info(f"to be supplied before it runs: {line}")
 
-for line in PLAN.unpinned:
-    logger.info(f"to be stated before it runs: {line}")
+
+onstart:
+    for line in PLAN.missing_inputs:
+        sys.exit(f"error: {line}")

@@ -35,9 +35,9 @@ def build_configuration(study: StudySpec, table: str, definition: ConfigurationT
             printed.blocks.append(Block(heading, ("Setting", "Value", "Source"), tuple(rows)))
         shared = {_identity(setting) for setting in common}
         own = [(name, [s for s in settings if s.name == name and _identity(s) not in shared]) for name in names]
-        rows = [(Text(name), Text(_listed(differing)), Text("")) for name, differing in own if differing]
-        if rows:
-            printed.blocks.append(Block(f"{title}, where they differ", ("Name", "Values", ""), tuple(rows)))
+        lists = [(Text(name), Text(_listed(differing))) for name, differing in own if differing]
+        if lists:
+            printed.blocks.append(Block(f"{title}, where they differ", ("Name", "Values"), tuple(lists)))
     printed.lines.extend(
         {
             "subject": setting.subject,
@@ -83,11 +83,18 @@ class Assumptions:
             for setting in self._settings
             if setting.subject in ("study", "model", "data") or _identity(setting) in self._common
         ]
-        lists = [("all cells", everywhere)]
-        lists += [(label, self._of("recipe", name)) for label, name in recipes.items()]
-        lists += [(name, self._of("benchmark", name)) for name in benchmarks]
-        text = "; ".join(f"{label}: {_keys(settings)}" for label, settings in lists if settings)
-        return [f"Assumed, as the paper does not say it ({MARKS['assumed']}: in the cells of that column or row). {text}."]
+        labels: dict[str, list[str]] = {_keys(everywhere): ["all cells"]} if everywhere else {}
+        for label, settings in [
+            *((label, self._of("recipe", name)) for label, name in recipes.items()),
+            *((name, self._of("benchmark", name)) for name in benchmarks),
+        ]:
+            if settings:
+                labels.setdefault(_keys(settings), []).append(label)
+        text = "; ".join(f"in {', '.join(named)}: {keys}" for keys, named in labels.items())
+        mark = MARKS["assumed"]
+        return [
+            f"Assumed, as the paper does not state it ({mark} marks rows, columns or cells that rest on more than all do), {text}."
+        ]
 
     def _of(self, subject: str, name: str) -> list[Setting]:
         return [s for s in self._settings if (s.subject, s.name) == (subject, name) and _identity(s) not in self._common]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 BETTER, FEWEST = "00795A", "0063A6"
-"""Colours of the better score and the fewest samples in LaTeX: the paper's green and blue, dark, and apart for colour-blind eyes."""
+"""Colours of the better score and the fewest samples in LaTeX: the paper's green and blue, apart for colour-blind eyes too."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """A printed cell: the main number, what follows it in small type, and marks: the better score bold, the fewest samples italic."""
+    """A printed cell: the main number, what follows it in small type, and marks. Better scores are bold, fewest samples italic."""
 
     main: str
     small: str = ""
