@@ -16,16 +16,17 @@ from sftstudy.locate import check_file, check_folder, check_local, files_below
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.semantics import PINNED_MAJORS
-from sftstudy.study import Run, check_no_leak, definition_files, expand_recipe, files_of, runs_of
+from sftstudy.settings import settings_of
+from sftstudy.study import Run, check_no_leak, definition_files, expand_recipe, files_of, published_tables, quoted_numbers, runs_of
 
 
 def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
     """Steps of a stage and the places of its checkpoints, from the rows of its mixture.
 
     The budget is `epochs` x rows, or `budget_samples`; a remainder smaller than a batch is dropped: steps = floor(budget / batch).
-    A checkpoint is saved at the first step that reaches its threshold: i/N of what all steps see, or i x `save_every`
-    and the end.
-    Raises StudyError if the batch exceeds the rows, or if there are more checkpoints than steps.
+    A checkpoint is saved at the first step that reaches i/N of what all steps see, or every floor(`save_every` / batch) steps (as
+    in the paper's code) and at the end.
+    Raises StudyError if the batch exceeds the rows or `save_every`, or if there are more checkpoints than steps.
     """
     batch = training.effective_batch_size
     if batch > num_samples:
@@ -36,9 +37,10 @@ def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]
     if training.num_checkpoints:
         steps = [math.ceil(i * num_steps / training.num_checkpoints) for i in range(1, training.num_checkpoints + 1)]
     else:
-        every = training.save_every or budget
-        steps = [math.ceil(i * every / batch) for i in range(1, num_steps * batch // every + 1)]
-        steps = sorted({*steps, num_steps})
+        every = (training.save_every or 0) // batch
+        if every == 0:
+            raise StudyError(f"save_every {training.save_every} is less than a batch of {batch}; save less often")
+        steps = sorted({*range(every, num_steps + 1, every), num_steps})
     if num_steps == 0 or len(set(steps)) < len(steps) or steps[0] == 0:
         raise StudyError(f"{num_steps} steps are too few for its checkpoints; raise the budget, or ask for fewer checkpoints")
     if (training.warmup_steps or 0) >= num_steps:
@@ -107,7 +109,7 @@ class Plan:
     def _stages(self, run: Run, until: str | None = None) -> list[spec.StageSpec]:
         """A run's stages in order, after those of other recipes that it starts from; of a phased run perhaps only up to a phase."""
         recipe, phases = self.registry.recipes[run.recipe], list(self.registry.data[run.data].phases)
-        where = f"recipes.yaml: {run.recipe}"
+        where = self.registry.where("recipes", run.recipe)
         first = self._first_phase(run)
         scope = f"phase of data {run.data!r}" + (f" after {phases[first - 1]!r}" if first else "")
         for phase in [*recipe.stages, *recipe.select]:
@@ -132,7 +134,8 @@ class Plan:
         start = self.registry.recipes[run.recipe].starts_from
         if start is None:
             return 0
-        phases, where = list(self.registry.data[run.data].phases), f"recipes.yaml: {run.recipe}: starts_from.phase"
+        phases = list(self.registry.data[run.data].phases)
+        where = f"{self.registry.where('recipes', run.recipe)}: starts_from.phase"
         known(start.phase, phases, what=f"phase of data {run.data!r}", where=where)
         number = phases.index(start.phase)
         if number == len(phases) - 1:
@@ -157,7 +160,8 @@ class Plan:
         try:
             num_steps, checkpoints = places(training, sum(part.num_samples for part in mixture))
         except StudyError as error:
-            raise StudyError(f"recipes.yaml: {run.recipe}: with data {run.data!r}, stage {stage}: {error}") from None
+            where = self.registry.where("recipes", run.recipe)
+            raise StudyError(f"{where}: with data {run.data!r}, stage {stage}: {error}") from None
         return spec.StageSpec(
             model=run.model,
             data=run.data,
@@ -173,7 +177,7 @@ class Plan:
         )
 
     def _parent(self, stage: spec.StageSpec, phase: str) -> spec.Parent:
-        where = f"recipes.yaml: {stage.recipe}: select.{phase}"
+        where = f"{self.registry.where('recipes', stage.recipe)}: select.{phase}"
         selection = self.registry.recipes[stage.recipe].select.get(phase)
         if selection is None:
             raise StudyError(
@@ -323,7 +327,7 @@ class Plan:
         definition = self.registry.models[model]
         world_hash = None
         if isinstance(definition, config.ScratchModel):
-            world_hash = self._world_hash(definition.world, where=f"models.yaml: {model}.world")
+            world_hash = self._world_hash(definition.world, where=f"{self.registry.where('models', model)}.world")
         return spec.ModelSpec(name=model, model=definition, world_hash=world_hash)
 
     @cache
@@ -331,7 +335,8 @@ class Plan:
         """Spec of a data set's validation."""
         phases = self.registry.data[data].phases
         sources = [source.location for definition in phases.values() for source in definition.sources]
-        return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=f"data.yaml: {data}"))
+        where = self.registry.where("data", data)
+        return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=where))
 
     @cache
     def overlap_spec(self, data: str) -> spec.OverlapSpec:
@@ -341,7 +346,7 @@ class Plan:
         phases = self.registry.data[data].phases
         sources = [source.location for definition in phases.values() for source in definition.sources]
         places = [place for benchmark in benchmarks.values() for place in benchmark.uses]
-        where = f"data.yaml: {data}, and the benchmarks that score it"
+        where = f"{self.registry.where('data', data)}, and the benchmarks that score it"
         return spec.OverlapSpec(
             data=data, phases=phases, benchmarks=benchmarks, world_hashes=self._world_hashes(sources + places, where=where)
         )
@@ -357,7 +362,7 @@ class Plan:
     def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:
         """Spec of a phase prepared for a model."""
         definition = self.registry.data[data]
-        where = f"data.yaml: {data}.drop_overlap_with"
+        where = f"{self.registry.where('data', data)}.drop_overlap_with"
         names = [known(name, self.registry.benchmarks, what="benchmark", where=where) for name in definition.drop_overlap_with]
         items = {name: self.item_places(name) for name in names}
         sources = [source.location for source in definition.phases[phase].sources]
@@ -370,7 +375,7 @@ class Plan:
             **{name: getattr(definition, name) for name in config.Cleaning.model_fields},
             overlap=items,
             model_hash=spec.spec_hash(self.model_spec(model)),
-            world_hashes=self._world_hashes(sources + places, where=f"data.yaml: {data}.phases.{phase}"),
+            world_hashes=self._world_hashes(sources + places, where=f"{self.registry.where('data', data)}.phases.{phase}"),
             libraries=PINNED_MAJORS,
         )
 
@@ -381,7 +386,7 @@ class Plan:
         return spec.SuiteSpec(
             name=suite,
             suite=definition,
-            world_hashes=self._world_hashes(list(files_of(definition).values()), where=f"benchmarks.yaml: {suite}"),
+            world_hashes=self._world_hashes(list(files_of(definition).values()), where=self.registry.where("benchmarks", suite)),
             definitions={f"{path.parent.name}/{path.name}": sha256_of(path) for path in definition_files(definition, self.folder)},
         )
 
@@ -399,6 +404,9 @@ class Plan:
             sweeps={sweep: cells for sweep, cells in self.registry.sweeps.items() if recipes >= set(cells)},
             tables=study.tables,
             figures=study.figures,
+            settings=settings_of(name, self.runs[name], self.registry),
+            published={table: self.registry.published[table] for table in published_tables(study)},
+            quoted={number: self.registry.quoted[number] for number in quoted_numbers(study)},
         )
 
     def _planned(self, stage: spec.StageSpec, suites: dict[str, str]) -> spec.PlannedStage:
@@ -435,22 +443,37 @@ class Plan:
 
     # --- inputs
 
-    def check_inputs(self) -> None:
-        """Raise StudyError for the first local input that a planned job will want and that is not there.
+    @cached_property
+    def missing_inputs(self) -> list[str]:
+        """A line for each spec one of whose inputs a planned job will want and does not find, with file, key and remedy.
 
-        Inputs are files and folders that config names on this disk or in an installed package; jobs themselves make worlds and ask
-        the hub. What already has its records wants no input any more, so that copied results can be adopted without the raw data.
+        Inputs are files and folders that config names on this disk or in an installed package, and revisions of hub models; worlds
+        and files of the hub are fetched by jobs. What already has its records wants no input any more, so that copied results can be
+        adopted without the raw data.
         """
+        lines = []
         for folder, value in self.specs.items():
-            match value:
-                case spec.ModelSpec() if not (folder / "model.json").exists():
-                    _check_model(value.model, where=f"models.yaml: {value.name}")
-                case spec.PhaseSpec() if not (folder / "phase.json").exists():
-                    where = f"data.yaml: {value.data}.phases.{value.phase}"
-                    for number, source in enumerate(value.definition.sources):
-                        check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
-                case spec.SuiteSpec() if not self._is_scored(value.name):
-                    _check_suite(value.suite, where=f"benchmarks.yaml: {value.name}")
+            try:
+                self._check_inputs(folder, value)
+            except StudyError as error:
+                lines.append(str(error))
+        return lines
+
+    def check_inputs(self) -> None:
+        """Raise StudyError for the first of `missing_inputs`."""
+        for line in self.missing_inputs:
+            raise StudyError(line)
+
+    def _check_inputs(self, folder: Path, value: spec.Spec) -> None:
+        match value:
+            case spec.ModelSpec() if not (folder / "model.json").exists():
+                _check_model(value.model, where=self.registry.where("models", value.name))
+            case spec.PhaseSpec() if not (folder / "phase.json").exists():
+                where = f"{self.registry.where('data', value.data)}.phases.{value.phase}"
+                for number, source in enumerate(value.definition.sources):
+                    check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
+            case spec.SuiteSpec() if not self._is_scored(value.name):
+                _check_suite(value.suite, where=self.registry.where("benchmarks", value.name))
 
     def _is_scored(self, suite: str) -> bool:
         stages = [stage for stage in self.stages.values() if suite in self.suites_of(stage)]
@@ -458,6 +481,11 @@ class Plan:
 
 
 def _check_model(model: config.Model, *, where: str) -> None:
+    if isinstance(model, config.HubModel) and model.revision is None:
+        pin = f"pins: {{{model.id}: COMMIT}}"
+        raise StudyError(
+            f"{where}.revision: not stated; choose a commit on the hub, and put `{pin}` into config.yaml of your overlay"
+        )
     if isinstance(model, config.FolderModel):
         check_folder(Path(model.path), where=f"{where}.path")
     elif isinstance(model, config.GgufModel):
