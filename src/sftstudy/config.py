@@ -173,8 +173,6 @@ class Size(Strict):
 class HubModel(Sourced):
     """Weights and tokenizer from the Hugging Face hub, at a fixed revision."""
 
-    incidental = frozenset({"size"})
-
     source: Literal["hub"]
     id: str
     revision: str | None = Field(None, description="commit; if absent, `pins` in config.yaml must name it before anything runs")
@@ -192,8 +190,6 @@ class FolderModel(Sourced):
 
 class GgufModel(Sourced):
     """A GGUF file that an installed Python package ships; it is dequantised once."""
-
-    incidental = frozenset({"size"})
 
     source: Literal["gguf"]
     package: str
@@ -252,8 +248,6 @@ class Source(Strict):
 
 class Phase(Strict):
     """A slice of the data with a purpose, such as knowledge or skills."""
-
-    incidental = frozenset({"tokens_per_sample"})
 
     sources: list[Source] = Field(min_length=1)
     half: Literal["shorter", "longer"] | None = Field(
@@ -429,7 +423,7 @@ class Requests(Strict):
 class HarnessBenchmark(Sourced):
     """One benchmark scored through lm-eval."""
 
-    incidental = frozenset({"chance", "requests"})
+    incidental = frozenset({"chance"})
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
     metric: str = Field(description="lm-eval's metric name, such as `acc` or `exact_match`")

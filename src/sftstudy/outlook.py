@@ -5,8 +5,10 @@ docs/planning.md does the same sums by hand.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 from sftstudy import config, spec
@@ -20,6 +22,8 @@ from sftstudy.study import Run
 PLACES = {"one 24 GB GPU": ("RTX 4090", 1), "one 80 GB GPU": ("H100", 1), "eight 80 GB GPUs": ("H100", 8)}
 """Where a recipe may fit: label -> GPU and how many of them."""
 ADAPTERS = Lora(rank=16, alpha=32, dropout=0.0, target_modules=None)
+RUNG, KEEP = 0.25, 0.5
+"""Of a screen that a study does not have: after this share of a run's first own stage, this share of its runs goes on."""
 JUDGE_PROMPT_TOKENS, JUDGE_VERDICT_TOKENS = 1200, 250
 """Of a call, where the judge has prices."""
 
@@ -82,6 +86,8 @@ class Outlook:
     nothing_shared: Work
     studies: dict[str, Work]
     left: Work
+    stopped: Work
+    too_large: list[str] = field(default_factory=list)
     chain: list[Link] = field(default_factory=list)
     fits: list[Fit] = field(default_factory=list)
 
@@ -102,6 +108,8 @@ def outlook(plan: Plan, site: Site) -> Outlook:
         nothing_shared=sum((_alone(forecast, name) for name in plan.studies), Work()),
         studies=by_study,
         left=work(forecast, todo),
+        stopped=stopped_early(forecast),
+        too_large=too_large(forecast),
         chain=longest_chain(forecast),
         fits=fits(forecast),
     )
@@ -150,11 +158,56 @@ def _study_work(forecast: Forecast, name: str) -> Work:
 def _alone(forecast: Forecast, name: str) -> Work:
     """Of a study whose every run is trained from the base on, all its stages, and the base scored once."""
     plan = forecast.plan
+    bases = {run.model: plan.stages_of(run)[0] for run in plan.runs[name]}
+    stages = [*bases.values(), *(stage for run in plan.runs[name] for stage in plan.stages_of(run)[1:])]
+    return replace(work(forecast, ((stage, plan.wanted_by([name], stage)) for stage in stages)), runs=len(plan.runs[name]))
+
+
+def stopped_early(forecast: Forecast) -> Work:
+    """What is left of the plan, on average, if every study stops weak runs early: as its screen says, or at RUNG all but KEEP.
+
+    Runs compete within a study, model and data. What several studies have goes on if one of them says so.
+    """
+    plan = forecast.plan
+    shares: dict[Path, float] = {}
+    for name, runs in plan.runs.items():
+        first_share, later_share = expected_shares(plan.registry.studies[name])
+        sizes = Counter((run.model, run.data) for run in runs)
+        for run in runs:
+            own = [plan.records_of(stage) for stage in plan.stages_of(run) if stage.recipe == run.recipe]
+            competes = sizes[run.model, run.data] > 1
+            for folder, share in zip(own, [first_share, *[later_share] * len(own)], strict=False):
+                shares[folder] = max(shares.get(folder, 0.0), share if competes else 1.0)
     total = Work()
-    for number, run in enumerate(plan.runs[name]):
-        stages = plan.stages_of(run)[1 if number else 0 :]
-        total += work(forecast, ((stage, plan.wanted_by([name], stage)) for stage in stages)) + Work(runs=1)
+    for folder, stage in plan.stages.items():
+        whole, share = work(forecast, [(stage, plan.suites_of(stage))]), shares.get(folder, 1.0)
+        total += Work(
+            training_hours=share * whole.training_hours,
+            scoring_hours=share * whole.scoring_hours,
+            judge_calls=round(share * whole.judge_calls),
+            judge_cost=share * whole.judge_cost,
+        )
     return total
+
+
+def expected_shares(study: config.Study) -> tuple[float, float]:
+    """Shares of the first and of the later own stages of a study's runs that are trained, on average."""
+    screen = getattr(study, "screen", None)
+    rungs = [*(screen.rungs if screen else [RUNG]), 1.0]
+    keep = getattr(screen.rule, "keep", KEEP) if screen else KEEP
+    first = rungs[0] + sum(keep**number * (after - before) for number, (before, after) in enumerate(pairwise(rungs), start=1))
+    return first, keep ** (len(rungs) - 1)
+
+
+def too_large(forecast: Forecast) -> list[str]:
+    """`model/data/recipe` of the runs that do not fit on the site, as their recipes say."""
+    return sorted(
+        {
+            f"{stage.model}/{stage.data}/{stage.recipe}"
+            for stage in forecast.plan.stages.values()
+            if (need := forecast.training(stage)) and not need.fits
+        }
+    )
 
 
 def _all_runs(plan: Plan) -> list[Run]:

@@ -8,7 +8,7 @@ import pytest
 from sftstudy.disk import planned_disk
 from sftstudy.environment import Site
 from sftstudy.gpus import GPUS
-from sftstudy.outlook import PLACES, Outlook, hours, outlook
+from sftstudy.outlook import PLACES, Outlook, expected_shares, hours, outlook
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.tables.plan_page import to_html, to_text
@@ -57,6 +57,28 @@ def test_stages_count_once_as_often_as_studies_want_them_or_by_run(found: Outloo
     assert {name: work.stages for name, work in found.studies.items()} == {"first": 5, "second": 4}
     assert found.shared.training_hours < found.no_reuse.training_hours < found.nothing_shared.training_hours
     assert found.left == found.shared.__class__(**{**vars(found.shared), "runs": 0})
+
+
+def test_stopping_early_takes_a_share_of_each_stage(found: Outlook) -> None:
+    # two runs compete in each study: 0.25 + 0.5 x 0.75 of a run's first own stage, half of its later ones
+    assert expected_shares(found.forecast.plan.registry.studies["first"]) == (0.625, 0.5)
+    hours_of = {
+        (stage.recipe, stage.stage): need.gpu_hours
+        for stage in found.forecast.plan.stages.values()
+        if (need := found.forecast.training(stage))
+    }
+    first = {("trunk", "01-instruct"), ("branch", "02-knowledge"), ("flat", "01-stacked")}
+    expected = sum(value * (0.625 if stage in first else 0.5) for stage, value in hours_of.items())
+    assert found.stopped.training_hours == pytest.approx(expected)
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    assert outlook(plan_in(tmp_path), Site(GPUS["H100"])).too_large == []
+    assert outlook(plan_in(tmp_path), Site(GPUS["L4"], gpus_per_node=2)).too_large == [
+        "big/tiny/branch",
+        "big/tiny/flat",
+        "big/tiny/trunk",
+    ]
 
 
 def test_judges_are_called_for_the_stages_of_their_study_alone(found: Outlook) -> None:

@@ -8,7 +8,7 @@ from html import escape
 
 from sftstudy import forecast, needs
 from sftstudy.forecast import Need
-from sftstudy.outlook import PLACES, Fit, Outlook, Work, hours
+from sftstudy.outlook import KEEP, PLACES, RUNG, Fit, Outlook, Work, hours
 from sftstudy.tables.style import PAGE_STYLE
 
 COLUMNS = ("runs", "stages", "checkpoints", "training", "scoring", "GPU-hours", "judge calls", "cost")
@@ -25,7 +25,11 @@ STYLE = (
 .no { color: var(--mark); }
 .jobs { columns: 4; margin-top: .5em; font-size: .92em; padding: 0; list-style: none; }
 .jobs b { float: right; margin-right: 1.5em; font-weight: 400; font-variant-numeric: tabular-nums; }
-td small { color: var(--soft); }
+.fits { display: grid; grid-template-columns: 1fr 1fr; column-gap: 2em; }
+.fits h2 small { display: block; margin: 0; }
+@page { margin: 9mm; }
+@media print { body { font-size: 8.6px; line-height: 1.3; } section { margin-top: .7em; padding-top: .4em; } }
+@media screen and (max-width: 640px) { .fits { grid-template-columns: 1fr; } .jobs { columns: 2; } }
 """
 )
 
@@ -36,6 +40,7 @@ def rows_of(outlook: Outlook) -> dict[str, Work]:
         "as planned": outlook.shared,
         "each study by itself": outlook.no_reuse,
         "every run from the base": outlook.nothing_shared,
+        "as planned, stopping early": outlook.stopped,
         "left to do": outlook.left,
     }
 
@@ -51,6 +56,7 @@ def to_text(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
         *_aligned(table),
         "",
         disk,
+        *(f"does not fit as its recipe says: {name}" for name in outlook.too_large),
         f"jobs left: {sum(jobs.values()):,}: " + ", ".join(f"{rule} {count:,}" for rule, count in jobs.items()),
         "",
         f"longest chain: {_hours(hours(outlook.chain))}",
@@ -73,6 +79,7 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
         f"No sooner than in <b>{_hours(hours(outlook.chain))}</b>, however many GPUs there are.",
         escape(disk[0].upper() + disk[1:]) + ".",
         *(f"Not counted: {escape(name)}, whose size is not known yet." for name in sorted(shared.unknown)),
+        *([f"<b>Does not fit</b> as the recipe says: {escape(_names(outlook.too_large))}."] if outlook.too_large else []),
     ]
     studies = list(outlook.studies.items())[:MAX_STUDIES]
     return f"""<!DOCTYPE html>
@@ -108,7 +115,9 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
 {_joined(_bar(link.job, link.hours, max(one.hours for one in outlook.chain)) for link in outlook.chain)}
 </div>
 </section>
+<div class="fits">
 {_joined(_fit(fit) for fit in outlook.fits[:MAX_FITS])}
+</div>
 <section>
 <h2>Jobs left <small>{sum(jobs.values()):,}</small></h2>
 <ul class="jobs">
@@ -140,15 +149,17 @@ def _assumptions(outlook: Outlook) -> list[str]:
         f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished stage shows "
         f"its rate ({rate}); {forecast.TOKENS_PER_SAMPLE:.0f} tokens a sample where neither config nor a prepared phase says; "
         f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.REQUESTS.number:,} short requests where a benchmark "
-        "does not say; the arithmetic stands in docs/planning.md"
+        "does not say; the arithmetic stands in docs/planning.md",
+        f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its runs of a model and data after {RUNG:.0%} of their "
+        "first stage",
     ]
 
 
 def _cells(work: Work) -> list[str]:
     return [
         f"{work.runs:,}" if work.runs else "",
-        f"{work.stages:,}",
-        f"{work.checkpoints:,}",
+        f"{work.stages:,}" if work.stages else "",
+        f"{work.checkpoints:,}" if work.stages else "",
         _amount(work.training_hours),
         _amount(work.scoring_hours),
         _amount(work.gpu_hours),
