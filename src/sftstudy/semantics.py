@@ -12,7 +12,7 @@ SEMANTICS: dict[str, int] = {
     "check_overlap": 1,
     "prepare_phase": 2,
     "mix_stage": 2,
-    "train_stage": 2,
+    "train_stage": 3,
     "score_harness": 1,
     "answer_mt_bench": 2,
     "judge_mt_bench": 2,
