@@ -332,6 +332,17 @@ class Sweep(Strict):
 # --- benchmarks.yaml -------------------------------------------------------------------------------------------------
 
 
+Backend = Literal["hf", "hf-prefix", "vllm"]
+"""What computes a benchmark's answers. It is part of a benchmark's identity: two back ends never share a score."""
+
+
+class CrossCheck(Strict):
+    """A sample of a benchmark's items that `hf` scores too. If the back ends disagree on more than allowed, scoring fails."""
+
+    num_items: int = Field(32, gt=0, description="items, chosen by their hash")
+    max_disagreement: float = Field(0.05, ge=0, lt=1, description="share of them that may get another score")
+
+
 class HarnessBenchmark(Strict):
     """One benchmark scored through lm-eval."""
 
@@ -346,6 +357,14 @@ class HarnessBenchmark(Strict):
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks")
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
+    backend: Backend = Field("hf", description="`hf-prefix` computes shared prefixes once; `vllm` needs a GPU and envs/vllm.yaml")
+    cross_check: CrossCheck | None = Field(None, description="compare another back end than `hf` with it, per checkpoint")
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> HarnessBenchmark:
+        if self.cross_check and self.backend == "hf":
+            raise ValueError("cross_check compares another back end with hf; remove it, or set backend")
+        return self
 
 
 class HarnessSuite(Strict):

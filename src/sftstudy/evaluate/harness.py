@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sftstudy.config import HarnessBenchmark, HarnessSuite, HubSplit
+from sftstudy.config import Backend, HarnessBenchmark, HarnessSuite, HubSplit
 from sftstudy.errors import StudyError
 from sftstudy.evaluate.shards import Item, Shard, finished, macro_average, mean_and_stderr, publish
 from sftstudy.evaluate.weights import Weights, find_weights, load_tokenizer, read_model, require_chat_template
@@ -23,6 +23,9 @@ from sftstudy.locate import check_worlds, locate
 from sftstudy.paths import Layout, score_stem
 from sftstudy.records import Score, ScoreRecord
 from sftstudy.spec import StageSpec, SuiteSpec, benchmark_hash, digest
+
+Numbers = set[tuple[str, str]]
+"""Items by their task and number."""
 
 
 @dataclass(frozen=True)
@@ -94,33 +97,68 @@ class _Bench:
         self._suite, self._stage, self._layout = suite.model_copy(update={"benchmarks": chosen}), stage, layout
         self._exams: dict[str, Exam] = {}
         self._tokenizer: Any = None
-        self._weights: Weights | None = None
+        self._checked: Weights | None = None
+        self._loaded: tuple[Weights, Backend] | None = None
         self._lm: Any = None
 
     def score(self, weights: Weights, benchmark: str) -> Shard:
-        """One checkpoint on one benchmark."""
-        if weights != self._weights:
-            self._load(weights)
-        self._lm.forget_prompts()
-        shard = take_exam(self._lm, self._exams[benchmark], weights)
+        """One checkpoint on one benchmark, by the benchmark's back end."""
+        if weights != self._checked:
+            weights.check()
+            self._checked = weights
+        if not self._exams:
+            self._load_exams()
+        exam = self._exams[benchmark]
+        shard = self._take(exam, weights, exam.benchmark.backend)
         if truncated := self._lm.num_truncated:
             where = f"{weights.ckpt}, {benchmark}"
             print(f"{where}: {truncated} prompts were longer than the context and lost their beginning", file=sys.stderr)
+        if exam.benchmark.cross_check:
+            chosen = choose_items(shard.items, exam.benchmark.cross_check.num_items)
+            compare_backends(exam, shard.items, self._take(exam, weights, "hf", only=chosen).items, chosen)
         return shard
 
-    def _load(self, weights: Weights) -> None:
-        weights.check()
-        if not self._exams:
-            self._exams = {exam.name: exam for exam in load_exams(self._suite, self._layout)}
-            self._tokenizer = load_tokenizer(self._stage, self._layout)
-            if any(exam.benchmark.chat_template for exam in self._exams.values()):
-                require_chat_template(self._tokenizer, model=self._stage.model)
-        from sftstudy.evaluate.lm import CheckedLM
+    def _load_exams(self) -> None:
+        self._exams = {exam.name: exam for exam in load_exams(self._suite, self._layout)}
+        self._tokenizer = load_tokenizer(self._stage, self._layout)
+        if any(exam.benchmark.chat_template for exam in self._exams.values()):
+            require_chat_template(self._tokenizer, model=self._stage.model)
 
-        self._lm = None  # the last checkpoint makes room for the next
-        suite = self._suite
-        self._lm = CheckedLM(weights, tokenizer=self._tokenizer, precision=suite.precision, batch_size=suite.batch_size)
-        self._weights = weights
+    def _take(self, exam: Exam, weights: Weights, backend: Backend, *, only: Numbers | None = None) -> Shard:
+        from sftstudy.evaluate.lm import AnsweringOnly, free_memory, load_lm
+
+        if self._loaded != (weights, backend):
+            self._lm = self._loaded = None  # the last one makes room for the next
+            free_memory()
+            suite = self._suite
+            sizes: dict[str, Any] = {"precision": suite.precision, "batch_size": suite.batch_size}
+            self._lm = load_lm(backend, weights, tokenizer=self._tokenizer, **sizes)
+            self._loaded = (weights, backend)
+        self._lm.forget_prompts()
+        return take_exam(AnsweringOnly(self._lm, places_of(exam, only)) if only else self._lm, exam, weights)
+
+
+def choose_items(items: list[Item], number: int) -> Numbers:
+    """Those of a benchmark's items that have the smallest hashes."""
+    return {(item.task, item.item) for item in sorted(items, key=lambda item: (item.item_hash, item.task, item.item))[:number]}
+
+
+def places_of(exam: Exam, numbers: Numbers) -> set[tuple[str, int]]:
+    """Where items stand among those that are scored, which is what lm-eval's requests name."""
+    return {(task, exam.items[task].index(int(item)) if exam.items else int(item)) for task, item in numbers}
+
+
+def compare_backends(exam: Exam, items: list[Item], by_hf: list[Item], chosen: Numbers) -> None:
+    """Raise StudyError if a benchmark's back end and `hf` score more of the chosen items differently than `cross_check` allows."""
+    check, backend = exam.benchmark.cross_check, exam.benchmark.backend
+    assert check, "called for a benchmark with a cross-check"
+    ours, theirs = ({(item.task, item.item): item.value for item in block} for block in (items, by_hf))
+    num_different = sum(ours[item] != theirs[item] for item in chosen)
+    told = f"{backend} and hf differ on {num_different} of {len(chosen)} items"
+    print(f"{exam.name}: {told}", file=sys.stderr)
+    if num_different > check.max_disagreement * len(chosen):
+        where = f"benchmarks.yaml: {exam.name}.cross_check"
+        raise StudyError(f"{where}: {told}, more than {check.max_disagreement:.0%}; set backend: hf, or allow for more")
 
 
 def load_exams(suite: HarnessSuite, layout: Layout) -> list[Exam]:
@@ -230,7 +268,7 @@ def _asked(lm: Any, exam: Exam, samples: list[dict[str, Any]]) -> Asked:
         [[[lm.chats.get(text, text), *rest] for text, *rest in sample["arguments"]], sample["target_hash"]] for sample in samples
     ]
     first: str = samples[0]["arguments"][0][0]
-    protocol_hash = digest([benchmark.metric, benchmark.filter, benchmark.chat_template, requests])
+    protocol_hash = digest([benchmark.metric, benchmark.filter, benchmark.chat_template, benchmark.backend, requests])
     return Asked(protocol_hash, lm.first_tokens.get(first, []))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 SHORTEST_EXTENSION = 16
 """Tokens from which a longer stem is worth a forward pass of its own."""
@@ -53,7 +54,7 @@ def plan_packs(rows: list[Row], wanted_from: list[int], *, num_tokens: int) -> l
     `rows` are sorted and different. The logits of row i are wanted from place `wanted_from[i]` on, so that no stem reaches it. A
     pack's stem continues an earlier pack's, or parts from it: going through them in order, few stem tokens are computed twice.
     """
-    shared = [0] + [num_shared(one, other) for one, other in zip(rows, rows[1:], strict=False)]  # with the row before
+    shared = [0] + [num_shared(one, other) for one, other in pairwise(rows)]  # with the row before
     packs: list[Pack] = []
     stems = [(0, len(rows), 0)] if rows else []
     while stems:
@@ -78,7 +79,7 @@ def plan_packs(rows: list[Row], wanted_from: list[int], *, num_tokens: int) -> l
                 stems.append((low, high, longer_stem))
             else:
                 borders = [low, *(i for i in range(low + 1, high) if shared[i] == fork), high]
-                ranges += reversed(list(zip(borders, borders[1:], strict=False)))
+                ranges += reversed(list(pairwise(borders)))
     return [pack for pack in packs if pack.rows]
 
 

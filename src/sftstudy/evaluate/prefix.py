@@ -24,7 +24,7 @@ TESTED_FAMILIES = frozenset({"llama", "mistral", "granite", "qwen2", "qwen3", "g
 TESTED_ROPES = frozenset({"default", "linear", "llama3", "yarn"})
 """Position encodings that depend on a token's place alone. Others change with the length of the batch."""
 
-TOKENS_PER_PROMPT = 32
+TOKENS_PER_PROMPT = 16
 """A pack has this many tokens for each prompt of the batch size: one forward pass of fewer tokens than the stock back end's."""
 
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
@@ -92,7 +92,7 @@ class _State:
             self._stem = stem
 
     def answer(self, pack: Pack, rows: list[Row], replies: list[dict[int, list[int]]]) -> dict[int, tuple[float, bool]]:
-        """Number -> log-likelihood and whether it is the greedy one, of each row's replies; their last token isn't part of the row."""
+        """Number -> log-likelihood of a row's reply, and whether it is the greedy one. The row lacks a reply's last token."""
         tree = grow_tree(rows, pack.stem)
         asked = [
             (number, path[len(path) - len(reply) :], reply)
@@ -159,9 +159,7 @@ def lineage(parents: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
 def shares_prefixes(config: Any) -> bool:
     """Whether a model's answers are tested to be the same with shared prefixes."""
     rope = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default")
-    return (
-        config.model_type in TESTED_FAMILIES and rope in TESTED_ROPES and config._attn_implementation in ("sdpa", "eager")
-    )
+    return config.model_type in TESTED_FAMILIES and rope in TESTED_ROPES and config._attn_implementation in ("sdpa", "eager")
 
 
 def _masks(config: Any, mask: Any) -> Any:
