@@ -410,7 +410,8 @@ class Plan:
         suite = self.registry.suites[suite_name]
         if isinstance(suite, config.HarnessSuite):
             harness = suite.benchmarks[name]
-            return spec.PlannedBenchmark(suite=suite_name, chance=harness.chance, unit="fraction", average=harness.average)
+            shared = {name: getattr(harness, name) for name in config.Averages.model_fields} | {"chance": harness.chance}
+            return spec.PlannedBenchmark.model_validate(shared | {"suite": suite_name, "unit": "fraction"})
         return spec.PlannedBenchmark(suite=suite_name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
 
     def _world_hash(self, world: str, *, where: str) -> str:

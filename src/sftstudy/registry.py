@@ -79,7 +79,7 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
     folders = [folder] + ([overlay] if overlay else [])
     if overlay and not overlay.is_dir():
         raise StudyError(f"--config overlay={overlay}: no such folder; make one with the layout of {folder}/")
-    parsed = {name: _merged(folders, f"{name}.yaml", adapter) for name, adapter in _REGISTRIES.items()}
+    parsed = {name: _merged(folders, name, adapter) for name, adapter in _REGISTRIES.items()}
     _check_benchmark_names(parsed["benchmarks"])
     recipes, sweeps = _recipes(folders)
     studies = {
@@ -192,10 +192,18 @@ def _one_line(error: ValidationError, content: Any, file: Path) -> str:
     return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r:.60})"
 
 
-def _merged(folders: list[Path], filename: str, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+def read_suites(file: Path) -> dict[str, Any]:
+    """Suites that one file of benchmarks defines."""
+    suites: dict[str, Any] = _typed(_REGISTRIES["benchmarks"], _content(file), file)
+    return suites
+
+
+def _merged(folders: list[Path], name: str, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+    """What `NAME.yaml` and the files in `NAME/` define, in all folders."""
     merged: dict[str, Any] = {}
     for base in folders:
-        _add(merged, _typed(adapter, _content(base / filename), base / filename), base / filename)
+        for file in [base / f"{name}.yaml", *sorted((base / name).glob("*.yaml"))]:
+            _add(merged, _typed(adapter, _content(file), file), file)
     return merged
 
 

@@ -1,17 +1,20 @@
 """Shared prefixes are computed once, and answers stay those of lm-eval's own back end."""
 
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation_toys import TEMPLATE, WORDS, make_harness_suite, make_tokenizer, make_toy
+from evaluation_toys import TEMPLATE, WORDS, Toy, make_harness_suite, make_tokenizer, make_toy
 
 from sftstudy import spec
 from sftstudy.config import CrossCheck, HarnessBenchmark
 from sftstudy.errors import StudyError
+from sftstudy.evaluate.fetch import fetch_suite
 from sftstudy.evaluate.harness import score_harness
 from sftstudy.evaluate.packs import grow_tree, num_shared, plan_packs
 from sftstudy.evaluate.prefix import TESTED_FAMILIES
+from sftstudy.records import Score
 
 SIZES = {
     "vocab_size": 6 + len(WORDS),
@@ -134,32 +137,43 @@ def with_backend(suite: spec.SuiteSpec, **settings: Any) -> spec.SuiteSpec:
     return suite.model_copy(update={"suite": suite.suite.model_copy(update={"benchmarks": benchmarks})})
 
 
-def test_back_ends_agree_on_a_suite_and_share_no_score(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def score(toy: Toy, suite: spec.SuiteSpec) -> list[Score]:
+    fetch_suite(suite, layout=toy.layout)
+    return score_harness(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout).scores
+
+
+def test_back_ends_agree_on_a_suite_and_share_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from sftstudy.evaluate.lm import CheckedPrefixLM
+
     toy, suite = make_toy(tmp_path, bos="<s>", template=TEMPLATE), make_harness_suite(tmp_path)
+    for path in (tmp_path / "tasks").glob("*.yaml"):  # shots are drawn anew for every item
+        path.write_text(path.read_text().replace('"test_split"', '"fewshot_split": "test", "test_split"'))
     suite = with_backend(suite, num_fewshot=2, chat_template=True)
-    for task in ("toys", "more_toys", "say"):
-        (tmp_path / "tasks" / f"{task}.yaml").write_text(
-            (tmp_path / "tasks" / f"{task}.yaml").read_text().replace('"test_split"', '"fewshot_split": "test", "test_split"')
-        )
+    stock = score(toy, suite)
+    num_filed = len(list(toy.layout.scratch.glob("scores/**/*.json")))
     checked = with_backend(suite, backend="hf-prefix", cross_check=CrossCheck(num_items=4, max_disagreement=0.0))
-    ckpt = {"part": "part01", "checkpoints": ["ckpt01"], "layout": toy.layout}
-    stock, ours = (score_harness(toy.stage, wanted, **ckpt).scores for wanted in (suite, checked))
+    with pytest.MonkeyPatch.context() as patch:
+        answered, share = [], CheckedPrefixLM._share
+        patch.setattr(CheckedPrefixLM, "_share", lambda lm, asked, **told: answered.append(len(asked)) or share(lm, asked, **told))
+        ours = score(toy, checked)
+    assert answered == [5 * 4, 3 * 4]
     assert [(row.task, row.value, row.first_tokens) for row in ours] == [(row.task, row.value, row.first_tokens) for row in stock]
     assert not {row.protocol_hash for row in ours} & {row.protocol_hash for row in stock}
-    assert "colours: hf-prefix and hf differ on 0 of 4 items" in capsys.readouterr().err
-    assert len(list(toy.scratch.rglob("*-colours-*.json"))) == 2
+    assert "ckpt01, colours: hf-prefix and hf differ on 0 of 4 items" in capsys.readouterr().err
+    assert len(list(toy.layout.scratch.glob("scores/**/*.json"))) == 2 * num_filed + 2
 
 
-def test_back_ends_that_disagree_stop_the_scoring(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_back_ends_that_disagree_stop_the_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sftstudy.evaluate.prefix import PrefixLM
 
     toy, suite = make_toy(tmp_path), make_harness_suite(tmp_path)
     right = PrefixLM._share
     monkeypatch.setattr(PrefixLM, "_share", lambda *args, **kwargs: [(-value, greedy) for value, greedy in right(*args, **kwargs)])
     wrong = with_backend(suite, backend="hf-prefix", cross_check=CrossCheck(num_items=8))
-    with pytest.raises(StudyError, match=r"colours.cross_check: hf-prefix and hf differ on [2-8] of 8 items, more than 5%"):
-        score_harness(toy.stage, wrong, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
-    assert not list(toy.scratch.rglob("*-colours-*.json"))
+    for _ in range(2):  # the second time from what was found before
+        with pytest.raises(StudyError, match=r"colours.cross_check: hf-prefix and hf differ on [2-8] of 8 items, more than 5%"):
+            score(toy, wrong)
+    assert not list(toy.results.glob("scores/**/part01.json"))
 
 
 def test_a_cross_check_needs_something_to_compare() -> None:
@@ -167,7 +181,7 @@ def test_a_cross_check_needs_something_to_compare() -> None:
         HarnessBenchmark(tasks=["a"], metric="acc", uses=[{"path": "a.jsonl"}], cross_check=CrossCheck())
 
 
-def test_vllm_without_its_package_or_a_gpu_ends_in_one_line(tmp_path: Any) -> None:
+def test_vllm_without_its_package_or_a_gpu_ends_in_one_line(tmp_path: Path) -> None:
     toy, suite = make_toy(tmp_path), with_backend(make_harness_suite(tmp_path), backend="vllm")
     with pytest.raises(StudyError, match=r"^backend vllm: .*(envs/vllm.yaml|no GPU).*set backend: hf-prefix"):
-        score_harness(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+        score(toy, suite)
