@@ -16,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -93,14 +94,16 @@ def job(report: Path) -> None:
     phases = Phases()
     builtins.__import__ = phases.timed("imports", builtins.__import__)
     from sftstudy.evaluate import harness, lm
+    from sftstudy.paths import Layout
     from sftstudy.program import run, score_block
 
-    harness.load_exams = phases.timed("tasks", harness.load_exams)
+    harness.load_suite = phases.timed("tasks", harness.load_suite)
     harness.take_exam = phases.timed("scoring", harness.take_exam)
     lm.load_lm = phases.timed("model", lm.load_lm)
-    harness.finished = lambda _, make: make()  # type: ignore[assignment]
     harness.publish = lambda *_, **__: None  # type: ignore[assignment]
-    run(lambda: score_block(harness.score_harness, __doc__))
+    with tempfile.TemporaryDirectory() as folder:
+        Layout.score_shard = lambda _, key: Path(folder) / f"{key}.json"  # type: ignore[method-assign]
+        run(lambda: score_block(harness.score_harness, __doc__))
     report.write_text(json.dumps(phases.all()))
 
 
