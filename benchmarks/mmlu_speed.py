@@ -67,16 +67,16 @@ def main() -> None:
 
 def mmlu_requests(subjects: list[str], *, mirror: Path, layout: Layout) -> dict[str, list[Any]]:
     """Subject -> lm-eval's requests, four for each item, in the order of the options."""
-    from sftstudy.evaluate.harness import load_exams
+    from sftstudy.evaluate.tasks import load_suite
 
     tasks = [f"mmlu_{subject}" for subject in subjects]
     uses = [HubSplit(hub="cais/mmlu", split="test")]
     benchmark = HarnessBenchmark(tasks=tasks, metric="acc", num_fewshot=5, uses=uses)
     suite = HarnessSuite(kind="harness", benchmarks={"mmlu": benchmark}, mirror=str(mirror))
     requests = {}
-    for name, task in load_exams(suite, layout)[0].tasks.items():
-        task.build_all_requests()
-        requests[name.removeprefix("mmlu_")] = task.instances
+    for name, exam in load_suite(suite, layout, benchmarks=["mmlu"], offline=True)["mmlu"].items():
+        exam.task.build_all_requests()
+        requests[name.removeprefix("mmlu_")] = exam.task.instances
     return requests
 
 

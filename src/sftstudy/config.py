@@ -430,7 +430,7 @@ class HarnessSuite(Strict):
     kind: Literal["harness"]
     benchmarks: dict[str, HarnessBenchmark] = Field(min_length=1)
     include_path: str | None = Field(None, description="folder of your own lm-eval task files")
-    stock_tasks: bool = Field(True, description="index lm-eval's own tasks too; costs seconds")
+    stock_tasks: bool = Field(True, description="lm-eval's own tasks too; finding them costs seconds, once")
     mirror: str | None = Field(None, description="folder mirror of hub data sets, for stock tasks offline")
     checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
     batch_size: int = Field(32, gt=0)
