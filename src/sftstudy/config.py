@@ -291,11 +291,34 @@ class Training(Strict):
         return self
 
 
-class Selection(Strict):
-    """How a phased stage's checkpoint is chosen for the next stage."""
+Rule = Literal["best", "last", "earliest"]
 
-    benchmark: str
-    rule: Literal["best", "last"] = "best"
+
+class Selection(Strict):
+    """How a phased stage's checkpoint is chosen for the next stage. Ties go to the fewest samples, then to the name."""
+
+    benchmark: str | None = Field(None, description="the benchmark to choose by; or `weights`")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="benchmark -> weight in a mean of scores that are normalised: chance is 0, the top of the scale 1"
+    )
+    rule: Rule = Field(
+        "best",
+        description="`earliest`: the fewest samples within one standard error (of the paired difference, over items) of the best",
+    )
+    holdout: bool = Field(
+        False, description="choose on one half of the items, by hash, and record the values on the other beside it"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Selection:
+        if (self.benchmark is None) == (not self.weights):
+            raise ValueError("give either benchmark or weights")
+        return self
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the choice looks at."""
+        return list(self.weights) or [str(self.benchmark)]
 
 
 class StartsFrom(Strict):

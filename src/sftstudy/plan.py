@@ -178,14 +178,16 @@ class Plan:
             raise StudyError(
                 f"{where}: missing; say how this phase's checkpoint is chosen, such as {{benchmark: mmlu, rule: best}}"
             )
-        suite = self.registry.benchmarks[known(selection.benchmark, self.registry.benchmarks, what="benchmark", where=where)]
+        for benchmark in selection.benchmarks:
+            known(benchmark, self.registry.benchmarks, what="benchmark", where=where)
         stage_hash = spec.spec_hash(stage)
+        suites = [self.suite_spec(suite) for suite in self.selection_suites(selection)]
         return spec.Parent(
             recipe=stage.recipe,
             stage=stage.stage,
             spec_hash=stage_hash,
             selection=selection,
-            selection_hash=spec.selection_hash(stage_hash, self.suite_spec(suite), selection),
+            selection_hash=spec.selection_hash(stage_hash, suites, selection),
         )
 
     def parent_of(self, stage: spec.StageSpec) -> Path | None:
@@ -209,6 +211,10 @@ class Plan:
         parent = self.stages[children[0]].parent if children else None
         return parent.selection if parent else None
 
+    def selection_suites(self, selection: config.Selection) -> list[str]:
+        """Suites that score the benchmarks of a selection, each once."""
+        return list(dict.fromkeys(self.registry.benchmarks[benchmark] for benchmark in selection.benchmarks))
+
     def removable(self, stage: spec.StageSpec) -> list[str]:
         """Checkpoints whose weights go once the planned scores exist; if other stages start from one of them, that one stays."""
         names, settings = [place.ckpt for place in stage.checkpoints], self.registry.settings
@@ -223,7 +229,7 @@ class Plan:
             benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
         if selection := self.selection_of(stage):
-            benchmarks.add(selection.benchmark)
+            benchmarks.update(selection.benchmarks)
         suites = {self.registry.benchmarks[benchmark] for benchmark in benchmarks}
         if stage.data != NO_NAME:
             check_no_leak(self.registry, data=stage.data, suites=suites)
@@ -406,12 +412,8 @@ class Plan:
         )
 
     def _planned_benchmark(self, name: str) -> spec.PlannedBenchmark:
-        suite_name = self.registry.benchmarks[name]
-        suite = self.registry.suites[suite_name]
-        if isinstance(suite, config.HarnessSuite):
-            harness = suite.benchmarks[name]
-            return spec.PlannedBenchmark(suite=suite_name, chance=harness.chance, unit="fraction", average=harness.average)
-        return spec.PlannedBenchmark(suite=suite_name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
+        suite = self.registry.benchmarks[name]
+        return spec.planned_benchmark(suite, self.registry.suites[suite], name)
 
     def _world_hash(self, world: str, *, where: str) -> str:
         return spec.spec_hash(self.world_spec(known(world, self.registry.worlds, what="world", where=where)))

@@ -269,9 +269,77 @@ class SelectionRecord(Record):
     ckpt: str
     samples_seen: int
     weights_hash: str
-    benchmark: str
+    benchmark: str = Field(description="or the weighted sum of several")
     rule: str
-    candidates: dict[str, float]
+    candidates: dict[str, float] = Field(description="what was chosen by, more is better; under `holdout` on one half of the items")
+    errors: dict[str, float] = Field({}, description="standard errors of the differences to the best, under `earliest`")
+    held_out: dict[str, float] = Field({}, description="as `candidates` on the other half of the items, under `holdout`")
+    optimism: float | None = Field(None, description="what choosing on the reported half would have added, cross-fitted")
+
+
+class Mean(Entry):
+    """A mean with its 95 % interval, which a single item does not have."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class CheckpointScores(Entry):
+    """A checkpoint's scores from per-item results: over items, over tasks, and of each task."""
+
+    ckpt: str
+    samples: float = Field(description="as the file says, else the place in the order of names")
+    num_items: int
+    micro: Mean
+    macro: Mean
+    tasks: dict[str, float]
+
+
+class PairedVerdict(Entry):
+    """The best checkpoint against the last one on the same items, in the average that it was chosen by."""
+
+    best: str
+    last: str
+    difference: float
+    low: float
+    high: float
+    p: float = Field(description="two-sided: paired t-test, never below the exact test of the items that differ")
+    only_best: int = Field(description="items on which the best did better")
+    only_last: int
+    mcnemar_p: float | None = Field(description="exact, of items that are right or wrong; it knows nothing of clusters and tasks")
+    distinguishable: bool = Field(description="p is at most 0.05")
+    p_after_choice: float = Field(
+        description="p times the number of other checkpoints: the best was chosen among them (Bonferroni)"
+    )
+    distinguishable_after_choice: bool
+
+
+class Racing(Entry):
+    """What racing would have done on these results: the checkpoint that it chooses, and what it need not score."""
+
+    ckpt: str
+    full_choice: str = Field(description="the best on all items")
+    same_choice: bool
+    error_rate: float = Field(description="bound on the probability that it drops the full choice")
+    num_items: dict[str, int] = Field(description="checkpoint -> items scored")
+    saved: float = Field(description="share of all scorings that was not needed")
+
+
+class ItemSelectionRecord(Record):
+    """A checkpoint chosen from per-item results that were made elsewhere."""
+
+    file: str
+    rule: str
+    average: str
+    cluster: str | None
+    tasks: dict[str, int] = Field(description="task -> items")
+    scores: list[CheckpointScores] = Field(description="in order of samples")
+    ckpt: str
+    best_against_last: PairedVerdict | None = Field(description="None if the best is the last, or if there is a single item")
+    errors_to_best: dict[str, float] = Field(description="standard error of the paired difference to the best")
+    optimism: float | None = Field(description="what choosing on half the items adds to the best's score on them, cross-fitted")
+    racing: Racing
 
 
 class RetentionRecord(Record):

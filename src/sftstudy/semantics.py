@@ -16,7 +16,7 @@ SEMANTICS: dict[str, int] = {
     "score_harness": 1,
     "answer_mt_bench": 1,
     "judge_mt_bench": 1,
-    "select_checkpoint": 1,
+    "select_checkpoint": 2,
     "retain_weights": 1,
     "collect_scores": 1,
     "render_table": 1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -151,6 +152,11 @@ class SuiteSpec(Strict):
     world_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
 
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the suite scores."""
+        return list(self.suite.benchmarks) if isinstance(self.suite, config.HarnessSuite) else [self.name]
+
 
 class PlannedStage(Strict):
     """A stage as a study's tables see it: where its records lie and which spec they must answer to."""
@@ -256,9 +262,25 @@ def benchmark_hash(suite: SuiteSpec, benchmark: str) -> str:
     return digest({"suite": whole, "semantics": {name: SEMANTICS[name] for name in programs(suite)}})
 
 
-def selection_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selection) -> str:
-    """Spec hash of a selection record: the rule, and the benchmark that it reads."""
-    parts = {"stage": stage_hash, "benchmark": benchmark_hash(suite, selection.benchmark), "selection": identity(selection)}
+def planned_benchmark(name: str, suite: config.Suite, benchmark: str) -> PlannedBenchmark:
+    """A benchmark of the suite `name` as tables and selections see it."""
+    if isinstance(suite, config.HarnessSuite):
+        harness = suite.benchmarks[benchmark]
+        return PlannedBenchmark(suite=name, chance=harness.chance, unit="fraction", average=harness.average)
+    return PlannedBenchmark(suite=name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
+
+
+def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: config.Selection) -> str:
+    """Spec hash of a selection record: the rule, and the benchmarks that it reads; their chance level if it normalises by it."""
+    found = {benchmark: suite for suite in suites for benchmark in suite.benchmarks if benchmark in selection.benchmarks}
+    parts = {
+        "stage": stage_hash,
+        "benchmarks": {benchmark: benchmark_hash(suite, benchmark) for benchmark, suite in found.items()},
+        "chance": {
+            name: planned_benchmark(suite.name, suite.suite, name).chance for name, suite in found.items() if selection.weights
+        },
+        "selection": identity(selection),
+    }
     return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 
