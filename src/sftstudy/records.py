@@ -342,6 +342,65 @@ class ItemSelectionRecord(Record):
     racing: Racing
 
 
+Verdict = Literal["holds", "does not hold", "not enough power"]
+
+
+class ClaimEffect(Entry):
+    """An effect with its 95 % interval; everything is None where it cannot be had, and `note` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class ClaimCell(Entry):
+    """A claim on one benchmark, model and data set, or pooled over all of these (then `model` and `data` are empty)."""
+
+    model: str
+    data: str
+    benchmark: str
+    verdict: Verdict
+    effect: ClaimEffect
+    margin: float | None = Field(default=None, description="the least effect that matters")
+    p_holds: float | None = Field(
+        default=None, description="of the test that shows the claim; a claim holds if all of its cells do"
+    )
+    p_fails: float | None = Field(default=None, description="of the test that refutes it, Holm-corrected: any cell can")
+    num_items: int | None = None
+    num_runs: int | None = Field(default=None, description="runs of both arms, recipes that are ranked, or pairs that are pooled")
+    needed_seeds: int | None = Field(
+        default=None, description="seeds per arm that would settle it with 80 % power, today's items given"
+    )
+    needed_items: int | None = Field(default=None, description="items that would, today's seeds given")
+    needed_both: tuple[int, int] | None = Field(default=None, description="seeds and items that would together")
+    needed_recipes: int | None = Field(default=None, description="recipes that would, of a rank correlation")
+    details: dict[str, ClaimEffect] = Field(default={}, description="the same at other budgets, or what goes with it")
+
+
+class ClaimRecord(Entry):
+    """A claim of a study with its verdict: what its cells say together."""
+
+    name: str
+    kind: str
+    finding: str | None
+    statement: str
+    verdict: Verdict
+    cells: list[ClaimCell]
+    pooled: list[ClaimCell] = Field(default=[], description="per benchmark, over two pairs of model and data or more")
+
+
+class ClaimsRecord(Entry):
+    """All claims of a study (`claims.json`), from its records alone: the same bytes from the same results."""
+
+    schema_version: int = SCHEMA_VERSION
+    study: str
+    spec_hash: str
+    scores_hash: str = Field(description="SHA-256 of the scores.csv that was read")
+    level: float
+    claims: list[ClaimRecord]
+
+
 class RetentionRecord(Record):
     """Which weights of a scored stage stay (`retention.json`), and which were removed because nobody will ask for them."""
 
@@ -374,7 +433,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Entry) -> None:
     """Write a record as indented JSON, atomically."""
     write_text(path, record.model_dump_json(indent=1) + "\n")
 

@@ -193,6 +193,7 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    claims: dict[str, config.Claim] = {}
 
 
 Spec = Annotated[

@@ -1,6 +1,7 @@
 """What an effect with its standard error shows: that it is there, that it is too small to matter, that two arms are equivalent.
 
-All p-values are one-sided unless stated, from t = (effect - bound) / error with the effect's degrees of freedom.
+P-values come from t = (effect - bound) / error with the effect's degrees of freedom. Those of `superiority`, `below` and
+`relevance` are doubled, so that 0.05 is where the 95 % interval touches the bound; those of TOST are not, as is usual.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ class Effect:
 
 
 def superiority(effect: Effect) -> float:
-    """P-value of "not above zero"."""
-    return effect.p / 2 if effect.value > 0 else 1 - effect.p / 2
+    """P-value of "not above zero": at most 0.05 if the 95 % interval lies above it."""
+    return effect.p if effect.value > 0 else 1.0
 
 
 def below(effect: Effect, bound: float) -> float:
-    """P-value of "at least `bound`": small if the effect is shown to be smaller."""
-    return _tail(bound - effect.value, effect)
+    """P-value of "at least `bound`": at most 0.05 if the 95 % interval lies below it."""
+    return min(1.0, 2 * _tail(bound - effect.value, effect))
 
 
 def equivalence(effect: Effect, margin: float) -> float:

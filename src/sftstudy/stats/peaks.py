@@ -40,13 +40,17 @@ class Position:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Samples to the peak of one arm over another's, with its interval, and the shares of draws below and above one."""
+    """Samples to the peak of one arm over another's, with its interval and the standard error of its logarithm.
+
+    `p_sooner` is the p-value of "at least one", small if the first arm is shown to be sooner, `p_not_sooner` that of "below one".
+    """
 
     value: float
     low: float
     high: float
-    share_below: float
-    share_above: float
+    log_error: float
+    p_sooner: float
+    p_not_sooner: float
 
 
 def samples_to_peak(curves: Curves, *, average: Average, seed: int, num_draws: int = 2000, level: float = 0.95) -> Position:
@@ -71,7 +75,14 @@ def ratio_to_peak(
     seen = [_at_peak(_scores(curves, average), curves.samples).mean() for curves in (first, second)]
     ratios = mine / theirs
     low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return Ratio(float(seen[0] / seen[1]), float(low), float(high), float((ratios < 1).mean()), float((ratios > 1).mean()))
+    return Ratio(
+        value=float(seen[0] / seen[1]),
+        low=float(low),
+        high=float(high),
+        log_error=float(np.log(ratios).std(ddof=1)),
+        p_sooner=float((1 + (ratios >= 1).sum()) / (1 + num_draws)),
+        p_not_sooner=float((1 + (ratios < 1).sum()) / (1 + num_draws)),
+    )
 
 
 def optimism(values: Array, half: Sequence[bool], tasks: Sequence[str], *, average: Average) -> float:
