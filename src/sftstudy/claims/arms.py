@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Literal
 
@@ -51,10 +51,7 @@ class Arms:
             verdict="not enough power",
             effect=ClaimEffect(note=f"no complete runs of both arms reach a checkpoint at {claim.at}"),
             margin=margin,
-            details={
-                **{reading: interval_of(effect_of(difference), question) for reading, difference in found.items() if difference},
-                **{f"optimism of the peak of {recipe}": self._optimism(pair, recipe, benchmark) for recipe in claim.recipes},
-            },
+            details=self._beside(claim, pair, benchmark, found, question),
         )
         difference = found[claim.at]
         if difference is None:
@@ -100,6 +97,18 @@ class Arms:
         }
         effect = Effect(-math.log(found.value), found.log_error, math.inf, math.nan)
         return Measured(cell.model_copy(update=numbers), question, effect)
+
+    def _beside(
+        self, claim: ArmsClaim, pair: Pair, benchmark: str, found: Mapping[Reading, Difference | None], question: Question
+    ) -> dict[str, ClaimEffect]:
+        """The same difference at every reading, and what choosing a peak on the reported items adds to either arm."""
+        beside: dict[str, ClaimEffect] = {
+            reading: interval_of(effect_of(difference), question) if difference else ClaimEffect(note="no checkpoint within it")
+            for reading, difference in found.items()
+        }
+        for place, recipe in zip(("first", "second"), claim.recipes, strict=True):
+            beside[f"optimism of the {place} arm's peak"] = self._optimism(pair, recipe, benchmark)
+        return beside
 
     def _optimism(self, pair: Pair, recipe: str, benchmark: str) -> ClaimEffect:
         """What choosing the peak on the reported items adds to it, in the mean over seeds."""
