@@ -77,20 +77,20 @@ def latest_within(ledger: Sequence[Cost], currency: Currency, budget: float) -> 
     return affordable[-1] if affordable else None
 
 
-def read_ledger(folder: Path, *, layout: Layout) -> list[Cost]:
+def read_ledger(folder: Path, *, spec_hash: str, layout: Layout) -> list[Cost]:
     """The ledger of the run whose last stage has its records in `folder`, with the stages of other recipes that it starts from.
 
-    Raises StudyError if a record is missing, or answers to another spec than the stage that continues from it.
+    `spec_hash` is what that stage must answer to. Raises StudyError if a record is missing, or answers to another spec than the
+    stage that continues from it.
     """
     stages: list[TrainedStage] = []
-    expected: str | None = None
-    here: Path | None = folder
-    while here:
+    expected, here = spec_hash, folder
+    while True:
         stage = spec.read(here / "spec.yaml")
         if not isinstance(stage, spec.StageSpec):
             raise StudyError(f"{here / 'spec.yaml'}: is no stage's; build it again with `snakemake -c1 --forcerun write_spec`")
         training = read_record(here / "training.json", TrainingRecord)
-        if training.spec_hash != (expected or spec.spec_hash(stage)):
+        if training.spec_hash != expected:
             raise StudyError(f"{here / 'training.json'}: answers to another spec than today's; train that stage again")
         steps = read_metrics(here / "metrics.jsonl")
         if len(steps) != training.num_steps:
@@ -98,10 +98,7 @@ def read_ledger(folder: Path, *, layout: Layout) -> list[Cost]:
                 f"{here / 'metrics.jsonl'}: {len(steps)} steps, training.json says {training.num_steps}; publish them again"
             )
         stages.append(TrainedStage(stage.stage, training.checkpoints, steps, training.num_processes))
-        expected = stage.parent.spec_hash if stage.parent else None
-        here = (
-            layout.stage_results(stage.model, stage.data, stage.parent.recipe, stage.seed, stage.parent.stage)
-            if stage.parent
-            else None
-        )
-    return make_ledger(stages[::-1])
+        if stage.parent is None:
+            return make_ledger(stages[::-1])
+        expected = stage.parent.spec_hash
+        here = layout.stage_results(stage.model, stage.data, stage.parent.recipe, stage.seed, stage.parent.stage)

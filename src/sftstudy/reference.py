@@ -35,6 +35,7 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
     "recipes.yaml": [config.Recipe, config.StartsFrom, config.Training, config.Selection, config.Sweep],
     "benchmarks.yaml": [config.HarnessSuite, config.HarnessBenchmark, config.MtBenchSuite, config.Judge],
     "studies/*.yaml": [config.Study, config.Grid, config.ArmsTable, config.GridTable, config.DynamicsFigure, config.ScoresFigure],
+    "claims of a study": [config.ArmsClaim, config.EfficiencyClaim, config.SignalClaim, config.RobustnessClaim],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],
 }
 """Section of the reference -> the classes that it describes."""

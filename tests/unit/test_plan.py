@@ -174,7 +174,7 @@ def test_what_cannot_change_a_number_changes_no_hash() -> None:
 
 def test_a_new_benchmark_replans_the_overlap_report_and_the_tables_alone() -> None:
     def texts(*benchmarks: str) -> dict[str, str]:
-        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks)})
+        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks), "claims": {}})
         suites = registry.suites | {"new": registry.suites["tiny-mt-bench"]}
         plan = Plan(registry.model_copy(update={"studies": {"tiny": study}, "suites": suites}), ["tiny"], CONFIG)
         return {str(folder): spec.to_text(value) for folder, value in plan.specs.items()}

@@ -171,7 +171,9 @@ class Arms:
         stages = [s for s in self.results.study.stages if (s.model, s.data, s.recipe, s.seed) == (*pair, recipe, seed)]
         last = max(stages, key=lambda stage: stage.stage)
         try:
-            return read_ledger(self.layout.stage_results(*pair, recipe, seed, last.stage), layout=self.layout)
+            return read_ledger(
+                self.layout.stage_results(*pair, recipe, seed, last.stage), spec_hash=last.spec_hash, layout=self.layout
+            )
         except StudyError:
             return None
 
