@@ -19,9 +19,9 @@ SEMANTICS: dict[str, int] = {
     "select_checkpoint": 2,
     "retain_weights": 1,
     "collect_scores": 1,
-    "render_table": 1,
-    "render_figure": 1,
-    "summarize_study": 1,
+    "render_table": 2,
+    "render_figure": 2,
+    "summarize_study": 2,
     "check_claims": 1,
     "render_passport": 1,
 }

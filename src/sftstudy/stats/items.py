@@ -200,33 +200,41 @@ def _mean_over_seeds(values: Array) -> Array:
 def _item_variance(values: Array, scores: ItemScores, average: Average) -> tuple[float, float, int]:
     """Variance of the mean of `values` (one per item) over draws of items, its degrees of freedom, and the number of draws.
 
-    Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n.
+    Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n. The tasks of
+    a macro average have Satterthwaite's degrees of freedom together: a small task has few, and weighs as much as the others.
     """
     known = ~np.isnan(values)
     values = values[known]
     strata = np.asarray(scores.tasks)[known] if average == "macro" else np.full(values.size, "")
     clusters = np.asarray(scores.clusters)[known]
     names = np.unique(strata)
-    variance, num_draws, num_strata = 0.0, 0, 0
+    parts: list[tuple[float, float]] = []
+    num_draws = 0
     for name in names:
         here = strata == name
         group = np.unique(clusters[here], return_inverse=True)[1]
         draws = int(group.max()) + 1
         centre = values[here].mean() if draws > 1 else values.mean()
         pulls = np.bincount(group, (values[here] - centre) / (here.sum() * len(names)))
-        variance += float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0)
+        parts.append((float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0), max(draws - 1.0, 1.0)))
         num_draws += draws
-        num_strata += draws > 1
-    return variance, float(max(num_draws - max(num_strata, 1), 1)), num_draws
+    variance, freedom = _total(parts)
+    return variance, freedom, num_draws
 
 
 def _standard_error(variance: float, freedom: float, samples: Sequence[Array]) -> tuple[float, float]:
     """Standard error and Satterthwaite's degrees of freedom: item variance plus the variance of each sample of seed means."""
     parts = [(variance, freedom)]
     parts += [(float(sample.var(ddof=1)) / sample.size, sample.size - 1.0) for sample in samples if sample.size > 1]
+    total, freedom = _total(parts)
+    return math.sqrt(total), freedom
+
+
+def _total(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of independent variances, and its degrees of freedom by Satterthwaite; if all are zero, those of the parts together."""
     total = sum(part for part, _ in parts)
     squares = sum(part**2 / degrees for part, degrees in parts)
-    return math.sqrt(total), total**2 / squares if squares > 0 else freedom
+    return total, total**2 / squares if squares > 0 else sum(degrees for _, degrees in parts)
 
 
 def _least_p(gap: Array, scores: ItemScores, *, exact: bool) -> float:
