@@ -111,7 +111,7 @@ def choose_from_items(
         tasks={task: found.tasks.count(task) for task in dict.fromkeys(found.tasks)},
         scores=[_scores(found, place) for place in range(len(found.ckpts))],
         ckpt=choose(candidates, rule=rule, errors=errors).ckpt,
-        best_against_last=None if best == last else _verdict(found, best, last, average=average),
+        best_against_last=_verdict(found, best, last, average=average),
         errors_to_best=errors,
         optimism=None if math.isnan(flattery) else flattery,
         racing=_race(found, average, best, seed=seed),
@@ -123,15 +123,18 @@ def describe(record: ItemSelectionRecord) -> str:
     """The record in a few lines, for a person at a terminal."""
     lines = [f"{score.ckpt:>12}  micro {_text(score.micro)}  macro {_text(score.macro)}" for score in record.scores]
     lines.append(f"chosen: {record.ckpt} ({record.rule}, {record.average})")
-    if verdict := record.best_against_last:
-        said = "can be told from" if verdict.distinguishable else "cannot be told from"
+    verdict = record.best_against_last
+    said = "can be told from" if verdict.distinguishable else "cannot be told from"
+    if verdict.low is None or verdict.high is None:
+        lines.append(
+            f"the best is the last, {verdict.last}" if verdict.best == verdict.last else "a single item tells nothing apart"
+        )
+    else:
         lines.append(
             f"best, {verdict.best}, {said} the last, {verdict.last}: {verdict.difference:+.4f} "
             f"[{verdict.low:+.4f}, {verdict.high:+.4f}], p {verdict.p:.2g}; "
             f"{verdict.p_after_choice:.2g} corrected for having chosen the best of {len(record.scores)}"
         )
-    else:
-        lines.append("the best is the last")
     racing = record.racing
     lines.append(f"racing would have scored {1 - racing.saved:.0%} of it and chosen {racing.ckpt} (best: {racing.full_choice})")
     return "\n".join(lines)
@@ -213,26 +216,26 @@ def _mean(arm: ItemScores, average: Average) -> Mean:
     return Mean(value=found.value, low=found.low, high=found.high)
 
 
-def _verdict(found: ItemResults, best: str, last: str, *, average: Average) -> PairedVerdict | None:
+def _verdict(found: ItemResults, best: str, last: str, *, average: Average) -> PairedVerdict:
+    """The paired comparison; of a checkpoint with itself, or on a single item, nothing is distinguishable."""
     first, second = (found.one(found.ckpts.index(ckpt)) for ckpt in (best, last))
     difference = stats.paired_difference(first, second, unit="fraction", average=average)
-    if difference is None:
-        return None
     gap = first.values[0] - second.values[0]
     binary = bool(np.isin([first.values, second.values], (0.0, 1.0)).all())
     wins, losses = int((gap > 0).sum()), int((gap < 0).sum())
-    corrected = min(1.0, difference.p * (len(found.ckpts) - 1))
+    p = 1.0 if difference is None else difference.p
+    corrected = min(1.0, p * max(len(found.ckpts) - 1, 1))
     return PairedVerdict(
         best=best,
         last=last,
-        difference=difference.value,
-        low=difference.low,
-        high=difference.high,
-        p=difference.p,
+        difference=stats.mean(gap, found.tasks, average),
+        low=None if difference is None or best == last else difference.low,
+        high=None if difference is None or best == last else difference.high,
+        p=p,
         only_best=wins,
         only_last=losses,
         mcnemar_p=_mcnemar(wins, losses) if binary else None,
-        distinguishable=difference.p <= ALPHA,
+        distinguishable=p <= ALPHA,
         p_after_choice=corrected,
         distinguishable_after_choice=corrected <= ALPHA,
     )

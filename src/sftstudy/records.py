@@ -302,8 +302,8 @@ class PairedVerdict(Entry):
     best: str
     last: str
     difference: float
-    low: float
-    high: float
+    low: float | None = Field(description="None if the best is the last, or on a single item")
+    high: float | None
     p: float = Field(description="two-sided: paired t-test, never below the exact test of the items that differ")
     only_best: int = Field(description="items on which the best did better")
     only_last: int
@@ -336,7 +336,7 @@ class ItemSelectionRecord(Record):
     tasks: dict[str, int] = Field(description="task -> items")
     scores: list[CheckpointScores] = Field(description="in order of samples")
     ckpt: str
-    best_against_last: PairedVerdict | None = Field(description="None if the best is the last, or if there is a single item")
+    best_against_last: PairedVerdict
     errors_to_best: dict[str, float] = Field(description="standard error of the paired difference to the best")
     optimism: float | None = Field(description="what choosing on half the items adds to the best's score on them, cross-fitted")
     racing: Racing

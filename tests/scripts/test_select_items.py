@@ -85,7 +85,17 @@ def test_a_column_of_samples_sets_the_order(tmp_path):
     items = table().assign(samples=lambda t: t["ckpt"].map({"ckpt2": 300, "ckpt10": 100, "ckpt1": 200}))
     record = choose(tmp_path, items)
     assert [(score["ckpt"], score["samples"]) for score in record["scores"]] == [("ckpt10", 100), ("ckpt1", 200), ("ckpt2", 300)]
-    assert record["best_against_last"] is None
+    verdict = record["best_against_last"]
+    assert (verdict["best"], verdict["last"], verdict["difference"], verdict["low"]) == ("ckpt2", "ckpt2", 0, None)
+    assert (verdict["p"], verdict["distinguishable"], verdict["distinguishable_after_choice"]) == (1, False, False)
+
+
+def test_one_item_and_one_checkpoint_tell_nothing_apart(tmp_path):
+    one = choose(tmp_path, pd.DataFrame({"ckpt": ["a", "b"], "task": "t", "item": "1", "correct": [1, 0]}))
+    assert (one["ckpt"], one["best_against_last"]["difference"], one["best_against_last"]["p"]) == ("a", 1, 1)
+    assert one["scores"][0]["micro"] == {"value": 1, "low": None, "high": None}
+    alone = choose(tmp_path, table({"c": "1100 11"}))
+    assert (alone["ckpt"], alone["racing"]["saved"], alone["optimism"]) == ("c", pytest.approx(0, abs=1), 0)
 
 
 def test_clusters_widen_the_interval(tmp_path):
