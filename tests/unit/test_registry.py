@@ -109,6 +109,19 @@ MISTAKES = {
         },
         "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
     ),
+    "claim about a recipe that is not run": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\nclaims: {c: {kind: direction, statement: s, first: mine, second: miner, margins: {tiny-mmlu: 0.1}}}"
+        },
+        "studies/mine.yaml: claims.c: no recipe of this study 'miner'; did you mean 'mine'?",
+    ),
+    "selection by nothing": (
+        {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}, select: {{instruct: {{rule: best}}}}}}}}"},
+        "recipes.yaml: recipes.mine.select.instruct: give either benchmark or weights",
+    ),
     "kept recipe that is not there": (
         {"config": "studies: [tiny]\nkeep: [tiny-lab-stakked]"},
         "config.yaml: keep: no recipe 'tiny-lab-stakked'; did you mean 'tiny-lab-stacked'?",
