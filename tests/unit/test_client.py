@@ -213,6 +213,16 @@ def test_money_is_counted_by_prices(tmp_path):
     assert 7 <= len(seen) <= 10  # each costs 5e-4, and the next is reckoned at 1.3e-3
 
 
+def test_a_reply_that_never_came_may_have_been_billed_and_one_that_was_refused_was_not(tmp_path):
+    most = 64 + len('[{"content":"hi","role":"user"}]') + 10
+    budget = {"max_total_tokens": most + most // 2, "max_tokens": 10, "timeout_s": 0.3}
+    with replying(lambda n: (429, "no", {"Retry-After": "0"}) if n < 3 else (200, USED, {})) as (url, _):
+        assert asked(url, 1, ledger=Ledger(tmp_path / "refused.jsonl", None), **budget)[0].status == "answered"
+    with replying(lambda _: (time.sleep(1.0), (200, USED, {}))[1]) as (url, seen), pytest.raises(StudyError, match="budget"):
+        asked(url, 1, ledger=Ledger(tmp_path / "silent.jsonl", None), **budget)
+    assert len(seen) == 1
+
+
 def test_what_may_have_been_billed_counts(tmp_path):
     judge = Judge(model="m", base_url="http://x", max_total_tokens=100)
     ledger = Ledger(tmp_path / "ledger.jsonl", judge)
