@@ -32,11 +32,63 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# --- where values come from ------------------------------------------------------------------------------------------
+
+Origin = Literal["paper", "cited", "code", "assumed"]
+"""`paper`: the paper says so; `cited`: a paper that it builds on does; `code`: its authors' training or evaluation code does."""
+
+
+class Sources(Strict):
+    """Which values of a definition rest on what, by the names of their keys. A key that no list has is assumed."""
+
+    paper: list[str] = Field([], description="keys whose values the paper states")
+    cited: list[str] = Field([], description="keys whose values a paper states that the paper builds on")
+    code: list[str] = Field([], description="keys whose values the code of the paper's authors has")
+
+    @model_validator(mode="after")
+    def _each_key_once(self) -> Sources:
+        keys = [*self.paper, *self.cited, *self.code]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"{twice[0]} stands there twice; name one source for it")
+        return self
+
+    def origin(self, key: str) -> Origin:
+        """Where the value of a key comes from."""
+        lists: dict[Origin, list[str]] = {"paper": self.paper, "cited": self.cited, "code": self.code}
+        return next((origin for origin, keys in lists.items() if key in keys), "assumed")
+
+
+class Sourced(Strict):
+    """A definition that may say where its values come from. That enters no spec of a job and no hash: it changes no number."""
+
+    holds: ClassVar[tuple[type[Strict], ...]] = ()
+    sources: Sources | None = Field(
+        None,
+        exclude=True,
+        description="which values rest on what; tables print it. Leave it out for your own",
+    )
+
+    @model_validator(mode="after")
+    def _sources_name_keys(self) -> Sourced:
+        known = {field.alias or name for kind in (type(self), *self.holds) for name, field in kind.model_fields.items()}
+        named = [*self.sources.paper, *self.sources.cited, *self.sources.code] if self.sources else []
+        if unknown := sorted(set(named) - known):
+            raise ValueError(f"sources: {unknown[0]} is no key of this definition; correct it, or remove it")
+        return self
+
+
 # --- config.yaml -----------------------------------------------------------------------------------------------------
 
 
+class Instead(Strict):
+    """Your models and data in the place of those that studies name: registry name -> the name of what is used instead."""
+
+    model: dict[str, str] = {}
+    data: dict[str, str] = {}
+
+
 class Settings(Strict):
-    """The active studies, and which weights stay once every score that they want exists.
+    """The active studies, what they run on, and which weights stay once every score that they want exists.
 
     Under `selected` these stay: the checkpoint that a next stage starts from, and the last one of a run. Base models always stay.
     """
@@ -44,6 +96,8 @@ class Settings(Strict):
     studies: list[str] = Field(min_length=1)
     keep_weights: Literal["selected", "all"] = Field("selected", description="`all` removes nothing")
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
+    pins: dict[str, str] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
+    instead: Instead = Field(Instead(), description="your models and data in the place of those that the studies name")
 
 
 # --- where bytes come from -------------------------------------------------------------------------------------------
@@ -103,16 +157,30 @@ class World(Strict):
     sizes: dict[str, int]
 
 
-class HubModel(Strict):
+class Size(Strict):
+    """Shapes of a model, by the keys of its `config.json`: what memory and hours are planned by before it is here."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int | None = Field(None, gt=0, description="as many as attention heads if absent")
+    head_dim: int | None = Field(None, gt=0, description="hidden_size / heads if absent")
+    vocab_size: int = Field(gt=0)
+    tie_word_embeddings: bool = False
+
+
+class HubModel(Sourced):
     """Weights and tokenizer from the Hugging Face hub, at a fixed revision."""
 
     source: Literal["hub"]
     id: str
-    revision: str
+    revision: str | None = Field(None, description="commit; if absent, `pins` in config.yaml must name it before anything runs")
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, exclude=True, description="its shapes, to plan by; enters no spec and no hash")
 
 
-class FolderModel(Strict):
+class FolderModel(Sourced):
     """Weights and tokenizer from a local folder in Hugging Face layout."""
 
     source: Literal["folder"]
@@ -120,13 +188,14 @@ class FolderModel(Strict):
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
 
 
-class GgufModel(Strict):
+class GgufModel(Sourced):
     """A GGUF file that an installed Python package ships; it is dequantised once."""
 
     source: Literal["gguf"]
     package: str
     file: str
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, exclude=True, description="its shapes, to plan by; enters no spec and no hash")
 
 
 class PretrainingStage(Strict):
@@ -139,7 +208,7 @@ class PretrainingStage(Strict):
     decay: bool = Field(False, description="linear decay of the learning rate to zero over the stretch")
 
 
-class ScratchModel(Strict):
+class ScratchModel(Sourced):
     """A tiny model whose tokenizer and weights are trained inside the workflow on a world's corpus."""
 
     source: Literal["scratch"]
@@ -185,6 +254,9 @@ class Phase(Strict):
         None, description="take only the chats with the shorter or the longer replies; the other phase has the other half"
     )
     num_samples: int = Field(gt=0, description="rows after cleaning and mixing; preparation fails with the right number")
+    tokens_per_sample: float | None = Field(
+        None, gt=0, exclude=True, description="their mean length, to plan hours by before they are prepared"
+    )
 
 
 class Cleaning(Strict):
@@ -211,9 +283,10 @@ class Cleaning(Strict):
     )
 
 
-class Data(Cleaning):
+class Data(Cleaning, Sourced):
     """A training set as ordered phases."""
 
+    holds = (Phase, Source)
     phases: dict[str, Phase] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -257,7 +330,9 @@ class Training(Strict):
     epochs: float | None = Field(None, gt=0, description="budget as passes over the mixture; or `budget_samples`")
     budget_samples: int | None = Field(None, gt=0, description="budget in samples; or `epochs`")
     num_checkpoints: int | None = Field(None, gt=0, description="checkpoints at equal parts of the budget; or `save_every`")
-    save_every: int | None = Field(None, gt=0, description="a checkpoint whenever this many further samples were seen")
+    save_every: int | None = Field(
+        None, gt=0, description="a checkpoint whenever this many further samples were seen, rounded down to whole steps"
+    )
     replay: float = Field(0.0, ge=0, le=1, description="share of every earlier phase mixed into a phased stage")
     beta1: float = 0.9
     beta2: float = 0.95
@@ -305,9 +380,10 @@ class StartsFrom(Strict):
     phase: str = Field(description="this recipe trains the phases after it")
 
 
-class Recipe(Strict):
+class Recipe(Sourced):
     """Strategy, training and selection under a name. `stages` overrides training by phase, in a phased recipe."""
 
+    holds = (Training,)
     strategy: Literal["stacked", "phased"]
     training: Training
     starts_from: StartsFrom | None = Field(None, description="continue another recipe's stage, which is trained once; or the base")
@@ -321,9 +397,13 @@ class Recipe(Strict):
         return self
 
 
-class Sweep(Strict):
-    """A grid around one recipe. A cell that equals the base keeps the base's name, so that it is trained once."""
+class Sweep(Sourced):
+    """A grid around one recipe. A cell that equals the base keeps the base's name, so that it is trained once.
 
+    For the same reason sweeps may share cells: equal recipes of one name. `sources` speak of the varied keys.
+    """
+
+    holds = (Training,)
     base: str
     vary: dict[str, list[Any]] = Field(min_length=1)
     name: str = Field(description="template such as `{base}-bs{effective_batch_size}-lr{learning_rate}`")
@@ -332,7 +412,15 @@ class Sweep(Strict):
 # --- benchmarks.yaml -------------------------------------------------------------------------------------------------
 
 
-class HarnessBenchmark(Strict):
+class Requests(Strict):
+    """What a model is asked for one checkpoint on a benchmark, to plan hours by."""
+
+    number: int = Field(gt=0, description="items, times their choices if each is scored by its likelihood")
+    prompt_tokens: int = Field(gt=0, description="mean length of a prompt, shots included")
+    new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
+
+
+class HarnessBenchmark(Sourced):
     """One benchmark scored through lm-eval."""
 
     incidental = frozenset({"chance"})
@@ -346,6 +434,9 @@ class HarnessBenchmark(Strict):
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks")
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
+    requests: Requests | None = Field(
+        None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
+    )
 
 
 class HarnessSuite(Strict):
@@ -424,7 +515,7 @@ class Judge(Strict):
         return self
 
 
-class MtBenchSuite(Strict):
+class MtBenchSuite(Sourced):
     """An MT-Bench-format question set; its one benchmark has the suite's name.
 
     Answers are rated one by one, or, with `against`, compared with other answers in both orders: the score then is FastChat's
@@ -466,6 +557,53 @@ class MtBenchSuite(Strict):
 Suite = Annotated[HarnessSuite | MtBenchSuite, Field(discriminator="kind")]
 
 
+# --- paper/*.yaml ----------------------------------------------------------------------------------------------------
+
+Grade = Literal["A", "B", "C", "D", "M"]
+"""How a number of the paper is known.
+
+A: seen in a copy of the paper. B: in a text that says it read the paper. C: in its authors' code or earlier papers. D: derived from
+those. M: unverified, not to be reproduced.
+"""
+
+
+class PublishedRow(Strict):
+    """What a table of the paper prints for one benchmark: scores, and samples needed to reach them, per arm."""
+
+    label: str = Field(description="the benchmark as the paper writes it")
+    base: float | None = Field(None, description="the untouched model's score; absent if it is not printed")
+    scores: dict[str, float]
+    samples: dict[str, int]
+
+
+class PublishedTable(Strict):
+    """A table of the paper, number by number, in the layout of an `arms` table."""
+
+    place: str = Field(description="where the paper prints it, such as `Table 10`")
+    caption: str
+    model: str
+    data: str
+    grade: Grade
+    arms: list[str] = Field(min_length=2, description="its columns, from left to right")
+    rows: dict[str, PublishedRow] = Field(min_length=1, description="our benchmark -> the paper's row")
+
+    @model_validator(mode="after")
+    def _rows_have_all_arms(self) -> PublishedTable:
+        for name, row in self.rows.items():
+            if [*row.scores] != self.arms or [*row.samples] != self.arms:
+                raise ValueError(f"rows.{name}: scores and samples are those of {', '.join(self.arms)}, in this order")
+        return self
+
+
+class Quoted(Strict):
+    """Numbers that the paper, or a text about it, gives in prose."""
+
+    statement: str
+    values: list[float] = Field(min_length=1)
+    grade: Grade
+    place: str = Field(description="where they were found, and how sure it is what they belong to")
+
+
 # --- studies/*.yaml --------------------------------------------------------------------------------------------------
 
 
@@ -484,6 +622,7 @@ class ArmsTable(Strict):
     kind: Literal["arms"]
     caption: str
     arms: dict[str, str] = Field(min_length=2, description="column label -> recipe")
+    paper: str | None = Field(None, description="a table of `paper/` with these arms, shown beside ours")
 
 
 class GridTable(Strict):
@@ -496,7 +635,23 @@ class GridTable(Strict):
     columns: str
 
 
-Table = Annotated[ArmsTable | GridTable, Field(discriminator="kind")]
+class ConfigurationTable(Strict):
+    """Every value of every run, and where it comes from."""
+
+    kind: Literal["configuration"]
+    caption: str
+
+
+class PublishedNumbers(Strict):
+    """What the paper prints, and nothing of ours: tables and quoted numbers of `paper/`."""
+
+    kind: Literal["published"]
+    caption: str
+    tables: list[str] = Field([], description="tables of `paper/`")
+    quoted: list[str] = Field([], description="quoted numbers of `paper/`")
+
+
+Table = Annotated[ArmsTable | GridTable | ConfigurationTable | PublishedNumbers, Field(discriminator="kind")]
 
 
 class DynamicsFigure(Strict):
@@ -518,9 +673,10 @@ class ScoresFigure(Strict):
 Figure = Annotated[DynamicsFigure | ScoresFigure, Field(discriminator="kind")]
 
 
-class Study(Strict):
+class Study(Sourced):
     """A question, its runs, and the tables and figures that answer it. All of its tables are made per model and data."""
 
+    holds = (Grid,)
     question: str
     runs: list[Grid] = Field(min_length=1)
     benchmarks: list[str] = Field(min_length=1)

@@ -20,7 +20,7 @@ SEMANTICS: dict[str, int] = {
     "select_checkpoint": 1,
     "retain_weights": 1,
     "collect_scores": 1,
-    "render_table": 1,
+    "render_table": 2,
     "render_figure": 1,
     "summarize_study": 1,
     "render_passport": 1,

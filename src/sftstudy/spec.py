@@ -178,6 +178,17 @@ class PlannedBenchmark(Strict):
     clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
 
 
+class Setting(Strict):
+    """A value that a study's numbers rest on. `part` is a phase of the data or of a recipe; `origin` is absent for users' own."""
+
+    subject: Literal["study", "model", "data", "recipe", "benchmark"]
+    name: str
+    part: str = ""
+    key: str
+    value: Any
+    origin: config.Origin | None = None
+
+
 class StudySpec(Strict):
     """Input of the tables: everything that a study's tables and figures need besides the records."""
 
@@ -189,6 +200,9 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    settings: list[Setting] = Field([], description="every value of every run")
+    published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
+    quoted: dict[str, config.Quoted] = {}
 
 
 Spec = Annotated[
@@ -237,7 +251,7 @@ def spec_hash(spec: Spec, program: str | None = None) -> str:
 def identity(value: Any) -> Any:
     """What of a spec can change a number: incidental keys left out, and paths as the user wrote them, relative to their folder."""
     if isinstance(value, Strict):
-        names = [name for name in type(value).model_fields if name not in value.incidental]
+        names = [name for name, field in type(value).model_fields.items() if name not in value.incidental and not field.exclude]
         return {name: _written(getattr(value, name)) if name in PATH_KEYS else identity(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}

@@ -9,7 +9,8 @@ from sftstudy.config import ArmsTable, GridTable
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.render import factor_text, render_table
+from sftstudy.tables.printed import factor_text
+from sftstudy.tables.render import render_table
 from table_toys import CHAT, EXAM, Tree, edit
 
 GOLDEN = Path(__file__).parents[1] / "golden"

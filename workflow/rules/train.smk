@@ -15,9 +15,7 @@ rule train_stage:
     conda:
         "../../envs/train.yaml"
     resources:
-        nodes=1,
-        processes=1,
-        device="auto",
+        **{"nodes": 1, "processes": 1, "device": "auto"} | NEEDS.of("train_stage"),
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),

@@ -5,6 +5,7 @@ A mask over a whole row would cost tokens x tokens; here a sample of n tokens co
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import groupby
 from typing import Any
@@ -40,13 +41,22 @@ def is_packed(training: Training, model_type: str) -> bool:
     return training.packing == "on" or (training.packing == "auto" and model_type in TESTED_FAMILIES)
 
 
+@dataclass(frozen=True, eq=False)
+class PackedSamples:
+    """The lengths of a packed row's samples. Compiled layers pass this object on unread; a bare list would make them
+    compile anew for every number of samples.
+    """
+
+    lengths: list[int]
+
+
 def attention_inputs(model: Any, batch: Microbatch) -> dict[str, Any]:
     """What the model's attention wants to know of a micro-batch, told outright, so that nothing is guessed from positions."""
     if batch.sample_lengths is None:
         return {"attention_mask": batch.attention_mask}
     inputs: dict[str, Any] = {"position_ids": batch.position_ids}
     if model.config._attn_implementation == PER_SAMPLE:
-        return inputs | {"sample_lengths": batch.sample_lengths}
+        return inputs | {"samples": PackedSamples(batch.sample_lengths)}
     ends = torch.tensor([0, *batch.sample_lengths], device=batch.input_ids.device).cumsum(0).to(torch.int32)
     longest = max(batch.sample_lengths)
     return inputs | {"cu_seq_lens_q": ends, "cu_seq_lens_k": ends, "max_length_q": longest, "max_length_k": longest}
@@ -59,7 +69,7 @@ def per_sample(
     value: torch.Tensor,
     attention_mask: None,
     *,
-    sample_lengths: list[int],
+    samples: PackedSamples,
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
@@ -67,10 +77,10 @@ def per_sample(
 ) -> tuple[torch.Tensor, None]:
     """Causal attention within samples. Query, key and value have shape (1, heads, tokens, size), keys and values maybe fewer heads.
 
-    `sample_lengths` are the samples' in their order; runs of equal length are computed at once. The result has shape
+    Lengths are the samples' in their order; runs of equal length are computed at once. The result has shape
     (1, tokens, heads, size), as transformers' own functions have.
     """
-    groups = [(length, len(list(run))) for length, run in groupby(sample_lengths)]
+    groups = [(length, len(list(run))) for length, run in groupby(samples.lengths)]
     sizes = [length * number for length, number in groups]
     parts = []
     split = (torch.split(tensor[0], sizes, dim=1) for tensor in (query, key, value))
@@ -97,6 +107,6 @@ def _window(length: int, window: int, device: torch.device) -> torch.Tensor:
     return seen.triu(1 - window)
 
 
-# under torch.compile, every new set of lengths would compile anew
+# torch.compile must not look into the lengths: it would compile anew for every set of them
 AttentionInterface.register(PER_SAMPLE, torch.compiler.disable(per_sample))  # type: ignore[no-untyped-call]
 AttentionMaskInterface.register(PER_SAMPLE, lambda *_, **__: None)
