@@ -227,6 +227,26 @@ def test_a_reply_that_never_came_may_have_been_billed_and_one_that_was_refused_w
     assert len(seen) == 1
 
 
+def test_a_wrong_key_costs_nothing_and_untold_tokens_cost_the_most(tmp_path):
+    most = 64 + len('[{"content":"hi","role":"user"}]') + 10
+    budget = {"max_total_tokens": 2 * most, "max_tokens": 10}
+    path = tmp_path / "ledger.jsonl"
+    with replying(lambda n: (401, "who?", {}) if n < 3 else (400, "no", {}) if n < 6 else (200, OK, {})) as (url, seen):
+        for _ in range(3):
+            with pytest.raises(StudyError, match="HTTP 401"):
+                asked(url, 1, ledger=Ledger(path, None), **budget)
+        replies = asked(url, 5, ledger=Ledger(path, None), **budget)
+        assert [reply.status for reply in replies] == ["server_error"] * 3 + ["answered"] * 2
+        with pytest.raises(StudyError, match="budget"):
+            asked(url, 1, ledger=Ledger(path, None), **budget)
+    assert len(seen) == 8
+
+
+def test_wrong_requests_in_a_row_do_not_mean_that_the_judge_is_down():
+    with replying(lambda n: (400, "too long", {}) if n < 12 else (200, OK, {})) as (url, _):
+        assert [reply.status for reply in asked(url, 14)] == ["server_error"] * 12 + ["answered"] * 2
+
+
 def test_what_may_have_been_billed_counts(tmp_path):
     judge = Judge(model="m", base_url="http://x", max_total_tokens=100)
     ledger = Ledger(tmp_path / "ledger.jsonl", judge)
