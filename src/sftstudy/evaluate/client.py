@@ -202,9 +202,7 @@ class _Asking:
                 raise
             else:
                 self.num_exhausted_in_a_row = 0
-                if (
-                    reply.status != "answered" or reply.usage.total
-                ):  # untold tokens are reckoned at the most
+                if reply.status != "answered" or reply.usage.total:  # untold tokens are reckoned at the most
                     self.ledger.settle(billed, reply.usage)
                 return reply
         raise AssertionError("the last attempt returns")
