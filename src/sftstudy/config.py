@@ -333,6 +333,17 @@ class Sweep(Strict):
 # --- benchmarks.yaml -------------------------------------------------------------------------------------------------
 
 
+Backend = Literal["hf", "hf-prefix", "vllm"]
+"""What computes a benchmark's answers. It is part of a benchmark's identity: two back ends never share a score."""
+
+
+class CrossCheck(Strict):
+    """A sample of a benchmark's items that `hf` scores too. If the back ends disagree on more than allowed, scoring fails."""
+
+    num_items: int = Field(32, gt=0, description="items, chosen by their hash")
+    max_disagreement: float = Field(0.05, ge=0, lt=1, description="share of them that may get another score")
+
+
 class Normalised(Strict):
     """A score on the Open LLM Leaderboard's scale: (raw - 1/n) / (1 - 1/n), not below 0, where n is the number of choices.
 
@@ -371,7 +382,17 @@ class HarnessBenchmark(Averages):
 
     incidental = frozenset({"chance"})
     derived: ClassVar[frozenset[str]] = frozenset(
-        {"tasks", "uses", "filter", "items", "num_items_per_task", "num_items", "items_hash", *Averages.model_fields}
+        {
+            "tasks",
+            "uses",
+            "filter",
+            "items",
+            "num_items_per_task",
+            "num_items",
+            "items_hash",
+            "cross_check",
+            *Averages.model_fields,
+        }
     )
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
@@ -386,6 +407,14 @@ class HarnessBenchmark(Averages):
     )
     num_items: int | None = Field(None, gt=0, description="how many items the tasks must have, before any are chosen")
     items_hash: str | None = Field(None, description="hash that those must have; `suite.json` has it")
+    backend: Backend = Field("hf", description="`hf-prefix` computes shared prefixes once; `vllm` needs a GPU and envs/vllm.yaml")
+    cross_check: CrossCheck | None = Field(None, description="compare another back end than `hf` with it, per checkpoint")
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> HarnessBenchmark:
+        if self.cross_check and self.backend == "hf":
+            raise ValueError("cross_check compares another back end with hf; remove it, or set backend")
+        return self
 
     @model_validator(mode="after")
     def _one_choice(self) -> HarnessBenchmark:

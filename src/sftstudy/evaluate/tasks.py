@@ -16,6 +16,7 @@ from typing import Any
 
 from sftstudy.config import HarnessBenchmark, HarnessSuite, HubSplit
 from sftstudy.errors import StudyError
+from sftstudy.evaluate.task_index import make_task_manager
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import locate
 from sftstudy.paths import Layout
@@ -53,7 +54,9 @@ def load_suite(suite: HarnessSuite, layout: Layout, *, benchmarks: Sequence[str]
 
     # lm-eval compiles a task's template anew for every item, which takes longer than a tiny model's answers
     utils.env.from_string = cache(utils.env.from_string)
-    manager, own_files = _task_manager(suite), _hash_own_files(suite)
+    include_path = Path(suite.include_path) if suite.include_path else None
+    manager = make_task_manager(include_path=include_path, stock_tasks=suite.stock_tasks, layout=layout)
+    own_files = _hash_own_files(suite)
     lists = {
         name: _read_list(Path(benchmark.items), f"benchmarks.yaml: {name}.items", faults)
         for name, benchmark in suite.benchmarks.items()
@@ -92,13 +95,6 @@ def seed_like_lm_eval() -> None:
     random.seed(DEFAULT_RANDOM_SEED)
     numpy.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-
-
-def _task_manager(suite: HarnessSuite) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    own = str(Path(suite.include_path).absolute()) if suite.include_path else None
-    return TaskManager(include_defaults=suite.stock_tasks, include_path=own)
 
 
 def _load_benchmark(
