@@ -44,6 +44,7 @@ class Settings(Strict):
     studies: list[str] = Field(min_length=1)
     keep_weights: Literal["selected", "all"] = Field("selected", description="`all` removes nothing")
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
+    mirror: str | None = Field(None, description="folder mirror of hub data sets for the suites that name none")
 
 
 # --- where bytes come from -------------------------------------------------------------------------------------------

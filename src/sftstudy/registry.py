@@ -89,6 +89,10 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
     }
     settings_file = folders[-1] / "config.yaml"
     settings = _typed(TypeAdapter(Settings), _content(settings_file, required=True), settings_file)
+    if settings.mirror:
+        for name, suite in parsed["benchmarks"].items():
+            if isinstance(suite, HarnessSuite) and suite.mirror is None:
+                parsed["benchmarks"][name] = suite.model_copy(update={"mirror": settings.mirror})
     registry = Registry.model_construct(
         worlds=parsed["worlds"],
         models=parsed["models"],

@@ -53,16 +53,14 @@ def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
 
 
 def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
+    by_hand = {"normalize_leaderboard"}
     targets = {"all", "data", "passports", "training", "scores", "tables", "retained"}
     files = [ROOT / "Snakefile", ROOT / "workflow" / "tables.smk", *(ROOT / "workflow" / "rules").glob("*.smk")]
     rules = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)} - targets
     assert len(rules) > 10
-    assert {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")} - {
-        "adopt_results",
-        "normalize_leaderboard",
-    } == rules
-    assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) == rules
-    assert rules - {"write_spec"} == set(semantics.SEMANTICS)
+    assert {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")} - {"adopt_results"} == rules | by_hand
+    assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) == rules | by_hand
+    assert (rules | by_hand) - {"write_spec"} == set(semantics.SEMANTICS)
 
 
 def test_light_modules_load_no_heavy_library() -> None:
