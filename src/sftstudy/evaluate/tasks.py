@@ -23,8 +23,8 @@ from sftstudy.paths import Layout
 from sftstudy.records import BenchmarkEntry, TaskEntry
 from sftstudy.spec import digest
 
-GATED = {"Idavidrein/gpqa": "https://huggingface.co/datasets/Idavidrein/gpqa"}
-"""Data sets that the hub hands out on request only -> where to ask."""
+GATED = frozenset({"Idavidrein/gpqa"})
+"""Data sets that the hub hands out on request only; without the hub nothing else says so."""
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,8 @@ def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) 
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hubs = [place.hub for place in benchmark.uses if isinstance(place, HubSplit)]
     lacks = [hub for hub in dict.fromkeys(hubs) if suite.mirror and not (Path(suite.mirror) / hub).is_dir()]
-    asks = [f"ask for access at {GATED[hub]}, then set HF_TOKEN" for hub in dict.fromkeys(hubs) if hub in GATED]
+    gated = [hub for hub in dict.fromkeys(hubs) if hub in GATED or "gated dataset" in str(error)]
+    asks = [f"ask for access at https://huggingface.co/datasets/{hub}, then set HF_TOKEN" for hub in gated]
     if lacks:
         first = f"the mirror {suite.mirror} has no folder {lacks[0]}"
         asks.append(f"`hf download --repo-type dataset {lacks[0]} --local-dir {Path(suite.mirror or '') / lacks[0]}`")
