@@ -19,6 +19,23 @@ sys.path.append(str(ROOT / "tests/unit"))
 from evaluation_toys import COLOURS, make_harness_suite, make_toy  # noqa: E402
 from hub_stand_in import serve  # noqa: E402
 
+FUNCTIONS = """
+doc_to_text: !function own_code.text
+num_fewshot: 1
+fewshot_split: test
+fewshot_config: {sampler: first_n, doc_to_text: !function own_code.text}
+"""
+"""Functions, at the top and nested, must have one identity in every process."""
+
+CODE = """
+from functools import partial
+
+def ask(doc, end):
+    return doc["question"] + end
+
+text = partial(ask, end="")
+"""
+
 
 def make_suite(folder: Path, *names: str) -> spec.SuiteSpec:
     """A benchmark per data set of the hub."""
@@ -26,7 +43,9 @@ def make_suite(folder: Path, *names: str) -> spec.SuiteSpec:
     for name in names:
         task = json.loads((folder / "tasks/toys.yaml").read_text()) | {"task": f"task_{name}", "dataset_path": f"toys/{name}"}
         del task["dataset_kwargs"]
-        (folder / f"tasks/task_{name}.yaml").write_text(json.dumps(task))
+        text = "".join(f"{key}: {json.dumps(value)}\n" for key, value in task.items() if key != "doc_to_text")
+        (folder / f"tasks/task_{name}.yaml").write_text(text + FUNCTIONS)
+    (folder / "tasks/own_code.py").write_text(CODE)
     benchmarks = {
         name: HarnessBenchmark(tasks=[f"task_{name}"], metric="acc", uses=[HubSplit(hub=f"toys/{name}", split="test")])
         for name in names

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -229,8 +231,24 @@ def _entry(task: Any, hashes: list[str], chosen: list[int] | None, *, own_files:
         chosen_hash=digest(hashes if chosen is None else [hashes[number] for number in chosen]),
         num_fewshot=shots,
         fixed_shots=shots == 0 or isinstance(getattr(task, "sampler", None), FirstNSampler),
-        task_hash=digest([json.dumps(task.dump_config(), sort_keys=True, default=str), pool, own_files]),
+        task_hash=digest([_definition(asdict(task.config)), pool, own_files]),
     )
+
+
+def _definition(value: Any) -> Any:
+    """A task's configuration as plain values, the same in every process: functions by their source, objects without addresses."""
+    if isinstance(value, dict):
+        return {str(key): _definition(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_definition(entry) for entry in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        return [_definition(value.func), _definition(value.args), _definition(value.keywords)]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) -> str:
