@@ -395,6 +395,15 @@ def test_shots_come_from_config_or_else_from_the_task(toy, tmp_path):
         assert exam.entry.fixed_shots == (expected == 0)
 
 
+def test_one_process_scores(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    exam = load_suite(suite.suite, toy.layout, benchmarks=["colours"], offline=True)["colours"]["toys"]
+    lm = _Recorder([])
+    lm.world_size = 2
+    with pytest.raises(StudyError, match=r"started as 2 processes; start it as one"):
+        harness.take_exam(lm, suite.suite.benchmarks["colours"], "toys", exam, None)
+
+
 class _Recorder:
     """A model that answers nothing and notes the prompts."""
 
