@@ -19,8 +19,8 @@ from sftstudy.gpus import GPUS
 from sftstudy.plan import Plan
 from sftstudy.study import Run
 
-PLACES = {"one 24 GB GPU": ("RTX 4090", 1), "one 80 GB GPU": ("H100", 1), "eight 80 GB GPUs": ("H100", 8)}
-"""Where a recipe may fit: label -> GPU and how many of them."""
+PLACES = {"1 x 24 GB": ("RTX 4090", 1), "1 x 80 GB": ("H100", 1), "8 x 80 GB": ("H100", 8)}
+"""Where a recipe may fit: number and memory of the GPUs -> their kind, and how many of them."""
 ADAPTERS = Lora(rank=16, alpha=32, dropout=0.0, target_modules=None)
 RUNG, KEEP = 0.25, 0.5
 """Of a screen that a study does not have: after this share of a run's first own stage, this share of its runs goes on."""
