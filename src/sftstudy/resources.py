@@ -16,12 +16,13 @@ PUBLISHING = Need(0, Memory(0.0, 4.0), 0.0)
 UNKNOWN = {"train_stage": Need(1, Memory(0.0, 50.0), 8 * 3600), "score": Need(1, Memory(0.0, 25.0), 2 * 3600)}
 """Of models whose size is not known before they are here."""
 
+PLACE = ("gres", "gpu", "slurm_partition", "cpus_per_gpu")
 KEYS = {
-    "train_stage": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu", "processes", "device"),
-    "pretrain_model": ("gpu", "slurm_partition", "cpus_per_gpu"),
-    "score_harness": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu"),
-    "answer_mt_bench": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu"),
-    "judge_mt_bench": ("runtime",),
+    "train_stage": ("mem_mb", "runtime", *PLACE, "processes", "device"),
+    "pretrain_model": PLACE,
+    "score_harness": ("mem_mb", "runtime", *PLACE),
+    "answer_mt_bench": ("mem_mb", "runtime", *PLACE),
+    "judge_mt_bench": ("mem_mb", "runtime", *PLACE),
 }
 """Rules that need more than a site's defaults, and what of."""
 
@@ -51,7 +52,9 @@ class JobResources:
         return {
             "mem_mb": host_mb(need.memory, attempt=attempt),
             "runtime": minutes(need.seconds, attempt=attempt),
-            "gpu": need.num_gpus or None,
+            # a cluster's executor wants to be asked in one way; a workstation counts
+            "gres": f"gpu:{need.num_gpus}" if need.num_gpus and site.gpu_partition else None,
+            "gpu": need.num_gpus if need.num_gpus and not site.gpu_partition else None,
             "slurm_partition": site.gpu_partition if need.num_gpus else site.cpu_partition,
             "cpus_per_gpu": site.cpus_per_gpu if need.num_gpus and site.gpu_partition else None,
             "processes": max(1, need.num_gpus),
@@ -73,5 +76,5 @@ class JobResources:
         suite = wildcards["suite"]
         num_checkpoints = len(plan.parts(stage, suite)[wildcards["part"]])
         if rule == "judge_mt_bench":
-            return Need(0, PUBLISHING.memory, forecast.judging_seconds(suite, num_checkpoints=num_checkpoints))
+            return forecast.judging(suite, num_checkpoints=num_checkpoints)
         return forecast.scoring(stage, suite, num_checkpoints=num_checkpoints) or UNKNOWN["score"]

@@ -77,7 +77,7 @@ def test_processes_and_device_are_resources(flags: tuple[str, ...], expected: li
     planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
     command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0].split()
     assert [command[0], Path(command[1]).name, Path(command[2]).name] == ["python", "train_stage.py", "spec.yaml"]
-    assert command[3:] == ["--processes", expected[0], "--device", expected[1]]
+    assert command[3:] == ["--nodes", "1", "--processes", expected[0], "--device", expected[1]]
 
 
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:
@@ -88,11 +88,14 @@ def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checko
     assert planned.returncode == 0, planned.stdout
     rules = ("train_stage", "score_harness", "judge_mt_bench", "prepare_phase")
     asked = {rule: resources_of(planned.stdout, rule) for rule in rules}
-    assert asked["train_stage"].items() >= {"slurm_account": "lab", "slurm_partition": "gpu", "gpu": "1", "device": "cuda"}.items()
-    assert asked["score_harness"].items() >= {"slurm_partition": "gpu", "gpu": "1"}.items()
+    assert (
+        asked["train_stage"].items()
+        >= {"slurm_account": "lab", "slurm_partition": "gpu", "gres": "gpu:1", "device": "cuda"}.items()
+    )
+    assert asked["score_harness"].items() >= {"slurm_partition": "gpu", "gres": "gpu:1"}.items()
     for rule in ("judge_mt_bench", "prepare_phase"):
         assert asked[rule]["slurm_partition"] == "cpu", rule
-        assert "gpu" not in asked[rule], rule
+        assert "gres" not in asked[rule], rule
 
 
 def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(checkout: Path) -> None:
@@ -103,12 +106,12 @@ def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(check
     folder = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
     arguments = (f"results/{folder}/training.json", "--profile", "slurm", "-n")
     first = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
-    assert int(first["gpu"]) == int(first["processes"]) > 1
+    assert first["gres"] == f"gpu:{first['processes']}" != "gpu:1"
     wider = resources_of(snakemake(checkout, *arguments, environment=SITE | {"STUDY_GPUS_PER_STAGE": "8"}).stdout, "train_stage")
-    assert (wider["gpu"], wider["processes"]) == ("8", "8")
+    assert (wider["gres"], wider["processes"]) == ("gpu:8", "8")
     finish(checkout, folder)
     done = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
-    assert "gpu" not in done
+    assert "gres" not in done
     assert (done["slurm_partition"], done["processes"], done["device"]) == ("cpu", "1", "cuda")
 
 
