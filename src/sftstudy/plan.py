@@ -410,7 +410,7 @@ class Plan:
             model_hashes={
                 model: spec.spec_hash(
                     self.model_spec(
-                        known(model, self.registry.models, what="model", where=f"{self.registry.where('benchmarks', suite)}.judges")
+                        known(model, self.registry.models, what="model", where=self.registry.where("benchmarks", suite) + ".judges")
                     )
                 )
                 for model in judge_models(definition)
