@@ -33,7 +33,7 @@ def claim(num_devices: int, *, is_worker: bool = False, patience_s: float = PATI
     if not names or _held:
         return
     if is_worker:
-        for name in os.environ["CUDA_VISIBLE_DEVICES"].split(","):
+        for name in filter(None, os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")):
             _keep(_opened(name))
         return
     if num_devices > len(names):

@@ -1,6 +1,8 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
 import re
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,28 @@ from sftstudy.plan import Plan
 from sftstudy.records import TrainingRecord, provenance, write_record
 from sftstudy.spec import spec_hash
 
-PROFILES: dict[str, list[str]] = {"default": [], "slurm": ["--profile", "slurm"]}
+PROFILES: dict[str, list[str]] = {
+    "default": [],
+    "slurm": ["--profile", "slurm"],
+    "workstation": ["--profile", "workstation"],
+}
+WORKSTATION = {"STUDY_GPU": "RTX 4090", "STUDY_GPUS_PER_NODE": "2", "STUDY_DEVICES": "0,1"}
+HOLD = """
+rule all:
+    input: expand("{job}.txt", job=range(5))
+rule hold:
+    output: "{job}.txt"
+    resources: gpu=1
+    shell: "python hold.py > {output}"
+"""
+HOLDER = """
+import os, time
+from sftstudy.devices import claim
+claim(1, patience_s=0)
+begin = time.time()
+time.sleep(0.5)
+print(os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time())
+"""
 PROBE = """
 rule probe:
     output: "probe.txt"
@@ -165,12 +188,30 @@ def test_effective_settings_under_each_profile(checkout: Path) -> None:
     probe = checkout / "probe.smk"
     probe.write_text(PROBE)
     found = {
-        name: snakemake(checkout, "-n", "-s", "probe.smk", *arguments, environment=SITE).stdout
+        name: snakemake(checkout, "-n", "-s", "probe.smk", *arguments, environment=SITE | WORKSTATION).stdout
         for name, arguments in PROFILES.items()
     }
-    assert len(found) == 2
+    assert len(found) == 3
     for name, output in found.items():
         assert set(re.findall(r"RerunTrigger\.(\w+)", output)) == {"MTIME", "INPUT", "PARAMS"}, name
+
+
+def test_on_a_workstation_gpus_are_counted_and_no_two_jobs_have_the_same_one(checkout: Path) -> None:
+    planned = snakemake(checkout, "--profile", "workstation", "-n", environment=WORKSTATION).stdout
+    assert resources_of(planned, "train_stage").items() >= {"gpu": "1", "device": "cuda", "processes": "1"}.items()
+    assert "gpu" not in resources_of(planned, "prepare_phase")
+    (checkout / "hold.smk").write_text(HOLD)
+    (checkout / "hold.py").write_text(HOLDER)
+    environment = WORKSTATION | {"TMPDIR": str(checkout), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    ran = snakemake(checkout, "-s", "hold.smk", "--profile", "workstation", "-c5", environment=environment)
+    assert ran.returncode == 0, ran.stdout  # a job that found both taken would have failed at once
+    held: dict[str, list[tuple[float, float]]] = {}
+    for job in range(5):
+        device, begin, end = (checkout / f"{job}.txt").read_text().split()
+        held.setdefault(device, []).append((float(begin), float(end)))
+    assert set(held) == {"0", "1"}
+    for spans in held.values():
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(spans)))
 
 
 def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytest.Config) -> None:
