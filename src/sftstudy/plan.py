@@ -309,6 +309,18 @@ class Plan:
             found[self.layout.study_folder(name)] = self.study_spec(name)
         return found
 
+    @cached_property
+    def fetched(self) -> list[Path]:
+        """Records of models that are not made here, and of data sets with rows of the hub: to make them is to download."""
+        found = []
+        for folder, value in self.specs.items():
+            if isinstance(value, spec.ModelSpec) and not isinstance(value.model, config.ScratchModel):
+                found.append(folder / "model.json")
+            if isinstance(value, spec.DataSpec):
+                sources = [source.location for phase in value.phases.values() for source in phase.sources]
+                found += [folder / "validation.json"] if any(isinstance(place, config.HubSplit) for place in sources) else []
+        return found
+
     def local_files(self, value: spec.Spec) -> list[Path]:
         """Files of the user's that the job of a spec reads and that are here: what is newer than the job's records is read again.
 

@@ -214,6 +214,32 @@ def test_on_a_workstation_gpus_are_counted_and_no_two_jobs_have_the_same_one(che
         assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(spans)))
 
 
+def test_fetch_brings_models_and_data_of_others_and_jobs_on_other_machines_ask_no_hub(checkout: Path) -> None:
+    files = {
+        "config.yaml": "studies: [own]",
+        "models.yaml": "big: {source: hub, id: a/b, revision: main}",
+        "data.yaml": "chats: {phases: {all: {sources: [{from: {hub: a/chats, split: train}}], num_samples: 640}}}",
+        "studies/own.yaml": (
+            "question: q\nruns: [{model: [big, tiny-llama], data: [chats, tiny], recipe: [tiny-lab-stacked], seed: [1]}]\n"
+            "benchmarks: [tiny-mmlu]"
+        ),
+    }
+    for name, text in files.items():
+        (checkout / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / "own" / name).write_text(text)
+    jobs = job_counts(snakemake(checkout, "fetch", "-n", "--config", "overlay=own").stdout)
+    assert jobs == {"fetch": 1, "fetch_model": 1, "validate_data": 1, "write_spec": 2}
+    assert job_counts(snakemake(checkout, "fetch", "-n").stdout) == {"fetch": 1}  # the tiny study makes all it needs
+    (checkout / "probe.smk").write_text('include: "workflow/rules/common.smk"\nprint("hub:", os.environ.get("HF_HUB_OFFLINE"))\n')
+    said = {
+        (mode, offline): snakemake(checkout, "-s", "probe.smk", "-n", *mode, environment={"STUDY_OFFLINE": offline}).stdout
+        for mode in ((), ("--mode", "remote"), ("--mode", "subprocess"))
+        for offline in ("0", "1")
+    }
+    assert all("hub: " in found for found in said.values())
+    assert {key for key, found in said.items() if "hub: 1" in found} == {(("--mode", "remote"), "1")}
+
+
 def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytest.Config) -> None:
     drawn = snakemake(checkout, "--rulegraph", "mermaid-js").stdout
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", drawn))
