@@ -311,14 +311,20 @@ class Plan:
 
     @cached_property
     def fetched(self) -> list[Path]:
-        """Records of models that are not made here, and of data sets with rows of the hub: to make them is to download."""
+        """Records of models that are not made here, and of data sets and suites of the hub: to make them is to download."""
+
+        def of_hub(places: Iterable[config.Location]) -> bool:
+            return any(isinstance(place, config.HubSplit) for place in places)
+
         found = []
         for folder, value in self.specs.items():
-            if isinstance(value, spec.ModelSpec) and not isinstance(value.model, config.ScratchModel):
-                found.append(folder / "model.json")
-            if isinstance(value, spec.DataSpec):
-                sources = [source.location for phase in value.phases.values() for source in phase.sources]
-                found += [folder / "validation.json"] if any(isinstance(place, config.HubSplit) for place in sources) else []
+            match value:
+                case spec.ModelSpec() if not isinstance(value.model, config.ScratchModel):
+                    found.append(folder / "model.json")
+                case spec.DataSpec() if of_hub(source.location for phase in value.phases.values() for source in phase.sources):
+                    found.append(folder / "validation.json")
+                case spec.SuiteSpec(suite=config.HarnessSuite()) if of_hub(files_of(value.suite).values()):
+                    found.append(self.layout.suite_record(value.name))
         return found
 
     def local_files(self, value: spec.Spec) -> list[Path]:

@@ -221,14 +221,17 @@ def test_fetch_brings_models_and_data_of_others_and_jobs_on_other_machines_ask_n
         "data.yaml": "chats: {phases: {all: {sources: [{from: {hub: a/chats, split: train}}], num_samples: 640}}}",
         "studies/own.yaml": (
             "question: q\nruns: [{model: [big, tiny-llama], data: [chats, tiny], recipe: [tiny-lab-stacked], seed: [1]}]\n"
-            "benchmarks: [tiny-mmlu]"
+            "benchmarks: [tiny-mmlu, own-mmlu]"
+        ),
+        "benchmarks.yaml": (
+            "own:\n  kind: harness\n  benchmarks: {own-mmlu: {tasks: [mmlu], metric: acc, uses: [{hub: a/mmlu, split: test}]}}"
         ),
     }
     for name, text in files.items():
         (checkout / "own" / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / "own" / name).write_text(text)
     jobs = job_counts(snakemake(checkout, "fetch", "-n", "--config", "overlay=own").stdout)
-    assert jobs == {"fetch": 1, "fetch_model": 1, "validate_data": 1, "write_spec": 2}
+    assert jobs == {"fetch": 1, "fetch_model": 1, "fetch_suite": 1, "validate_data": 1, "write_spec": 3}
     assert job_counts(snakemake(checkout, "fetch", "-n").stdout) == {"fetch": 1}  # the tiny study makes all it needs
     (checkout / "probe.smk").write_text('include: "workflow/rules/common.smk"\nprint("hub:", os.environ.get("HF_HUB_OFFLINE"))\n')
     said = {
