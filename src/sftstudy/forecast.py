@@ -21,7 +21,8 @@ from sftstudy.sizes import ModelSize, size_of
 
 TOKENS_PER_SAMPLE = 400.0
 """Assumed of a phase that declares no `tokens_per_sample` and is not prepared yet."""
-REQUESTS = config.Requests(number=1000, prompt_tokens=250, new_tokens=0)
+NUM_ITEMS, ITEM_TOKENS, REPLY_TOKENS = 1000, 150, 128
+"""Of a benchmark that does not say: its items, the length of each of them and of its shots, and of a reply where one is scored."""
 NUM_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS, TURNS = 80, 300, 350, 2
 """MT-Bench's."""
 PROMPT_TOKENS, VERDICT_TOKENS = 1200, 250
@@ -191,7 +192,7 @@ class Forecast:
         """What a suite asks for one checkpoint."""
         definition = self.plan.registry.suites[suite]
         if isinstance(definition, config.HarnessSuite):
-            return [benchmark.requests or REQUESTS for benchmark in definition.benchmarks.values()]
+            return [benchmark.requests or _assumed(benchmark) for benchmark in definition.benchmarks.values()]
         new_tokens = min(ANSWER_TOKENS, definition.max_new_tokens)
         return [config.Requests(number=self._num_answers(definition), prompt_tokens=QUESTION_TOKENS, new_tokens=new_tokens)]
 
@@ -243,6 +244,16 @@ class Forecast:
             return []
         asked = num_checkpoints * self._num_answers(definition) * (2 if definition.against else 1)
         return [(judge, asked * judge.num_judgings) for judge in definition.judges]
+
+
+def _assumed(benchmark: config.HarnessBenchmark) -> config.Requests:
+    """What a benchmark asks that does not say so: options of an item share its prompt, and metrics of replies want one."""
+    generated = benchmark.metric.startswith(("exact_match", "prompt_level", "inst_level"))
+    return config.Requests(
+        number=benchmark.num_items or NUM_ITEMS,
+        prompt_tokens=ITEM_TOKENS * (1 + (benchmark.num_fewshot or 0)),
+        new_tokens=REPLY_TOKENS if generated else 0,
+    )
 
 
 def minutes(seconds: float, *, attempt: int = 1) -> int:

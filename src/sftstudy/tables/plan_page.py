@@ -149,7 +149,7 @@ def _assumptions(outlook: Outlook) -> list[str]:
     return [
         f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished stage shows "
         f"its rate ({rate}); {forecast.TOKENS_PER_SAMPLE:.0f} tokens a sample where neither config nor a prepared phase says; "
-        f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.REQUESTS.number:,} short requests where a benchmark "
+        f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.NUM_ITEMS:,} items where a benchmark "
         "does not say; the arithmetic stands in docs/planning.md",
         f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its runs of a model and data after {RUNG:.0%} of their "
         "first stage",
