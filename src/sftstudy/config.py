@@ -514,7 +514,7 @@ class HarnessBenchmark(Averages, Sourced):
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
     requests: Requests | None = Field(
-        None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
+        None, exclude=True, description="to plan hours by; assumed from `num_items` and shots if absent"
     )
     num_items_per_task: int | None = Field(
         None, gt=0, description="only so many items of each task, those with the smallest hashes"

@@ -315,6 +315,24 @@ class Plan:
             found[self.layout.study_folder(name)] = self.study_spec(name)
         return found
 
+    @cached_property
+    def fetched(self) -> list[Path]:
+        """Records of models that are not made here, and of data sets and suites of the hub: to make them is to download."""
+
+        def of_hub(places: Iterable[config.Location]) -> bool:
+            return any(isinstance(place, config.HubSplit) for place in places)
+
+        found = []
+        for folder, value in self.specs.items():
+            match value:
+                case spec.ModelSpec() if not isinstance(value.model, config.ScratchModel):
+                    found.append(folder / "model.json")
+                case spec.DataSpec() if of_hub(source.location for phase in value.phases.values() for source in phase.sources):
+                    found.append(folder / "validation.json")
+                case spec.SuiteSpec(suite=config.HarnessSuite()) if of_hub(files_of(value.suite).values()):
+                    found.append(self.layout.suite_record(value.name))
+        return found
+
     def local_files(self, value: spec.Spec) -> list[Path]:
         """Files of the user's that the job of a spec reads and that are here: what is newer than the job's records is read again.
 

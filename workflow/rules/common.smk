@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs, switch_hub_off
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
@@ -14,6 +14,8 @@ from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
 share_with_jobs(config)
+if workflow.remote_exec:
+    switch_hub_off()
 
 CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
@@ -55,6 +57,7 @@ wildcard_constraints:
     world=r"[^/]+",
 
 
+FETCHED = [str(record) for record in PLAN.fetched]
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
 PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
