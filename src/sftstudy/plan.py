@@ -435,8 +435,8 @@ class Plan:
         """A line for each spec one of whose inputs a planned job will want and does not find, with file, key and remedy.
 
         Inputs are files and folders that config names on this disk or in an installed package, and revisions of hub models; worlds
-        and files of the hub are fetched by jobs. What already has its records wants no input any more, so that copied results can be
-        adopted without the raw data.
+        and files of the hub are fetched by jobs. What already has its records wants no input any more, so that copied results can
+        be adopted without the raw data.
         """
         lines = []
         for folder, value in self.specs.items():

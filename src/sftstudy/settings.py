@@ -23,7 +23,7 @@ from sftstudy.registry import Registry
 from sftstudy.spec import Setting
 from sftstudy.study import Run
 
-FOLLOWING = frozenset({"source", "format", "columns", "threads", "uses"})
+FOLLOWING = frozenset({"kind", "source", "format", "columns", "threads", "uses"})
 """Keys that say how a thing is read once it is chosen: no choice of the study's."""
 
 
@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, WorldFile | LocalFile | PackageFile | HubSplit):
         return name_of(value)
     if isinstance(value, Strict):
-        return {key: _plain(item) for key, item in value if item is not None}
+        return {key: _plain(item) for key, item in value if item is not None and key not in value.incidental}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
