@@ -33,12 +33,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table before it has a format. `columns` are those of its tidy lines; `wide` is the column whose text may be long."""
+    """A table before it has a format. `columns` are those of its tidy lines; `wide` are columns of long text, if any."""
 
     name: str
     caption: str
     columns: tuple[str, ...]
-    wide: int | None = None
+    wide: tuple[int, ...] = ()
     blocks: list[Block] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ def to_markdown(printed: Printed) -> str:
         widths = [max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))]
         lines = [
             header,
-            ["-" * widths[0]] + ["-" * (width - 1) + ("-" if printed.wide is not None else ":") for width in widths[1:]],
+            ["-" * widths[0]] + ["-" * (width - 1) + ("-" if printed.wide else ":") for width in widths[1:]],
             *rows,
         ]
         text = "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
@@ -102,9 +102,9 @@ def to_markdown(printed: Printed) -> str:
 def to_latex(printed: Printed) -> str:
     """A `table` float for booktabs; non-ASCII marks are commands of plain LaTeX."""
     width = max((len(block.header) for block in printed.blocks), default=1)
-    columns = ["l" if printed.wide is not None or not number else "r" for number in range(width)]
-    if printed.wide is not None:
-        columns[printed.wide] = r"p{0.6\linewidth}"
+    columns = ["l" if printed.wide or number == 0 else "r" for number in range(width)]
+    for number in printed.wide:
+        columns[number] = rf"p{{{0.6 / len(printed.wide):g}\linewidth}}"
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage{xcolor}",
         r"\begin{table*}",
