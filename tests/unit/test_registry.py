@@ -169,10 +169,6 @@ MISTAKES = {
         {"config": "studies: [tiny]\ninstead: {model: {tiny-llama: tny-llama}}"},
         "config.yaml: instead.model: no model 'tny-llama'; did you mean 'tiny-llama'?",
     ),
-    "two sweeps with other cells of one name": (
-        {"recipes": "sweeps: {a: {base: tiny-lab-stacked, vary: {clip_norm: [2.0, 3.0]}, name: x}}"},
-        "recipes.yaml: sweeps.a.name: two cells are called 'x'; put every factor of `vary` into the template",
-    ),
     "sweeps that disagree on a cell": (
         {
             "recipes": (
