@@ -426,41 +426,103 @@ class HarnessSuite(Strict):
 
 
 class Judge(Strict):
-    """Who grades MT-Bench answers, over the OpenAI chat protocol. `server: rule` is our local rule-based stand-in."""
+    """Who grades MT-Bench answers, over the OpenAI chat protocol: an endpoint, or a server that the job starts and stops.
 
-    incidental = frozenset({"base_url", "api_key_env", "concurrency", "num_retries"})
+    Keys come from the environment alone. The incidental keys say how the judge is reached and what that may cost.
+    """
 
-    model: str = Field(description="the name that tables print")
-    server: Literal["rule"] | None = Field(None, description="start our local server in the job; or give `base_url`")
-    base_url: str | None = None
+    incidental = frozenset(
+        {"base_url", "api_key_env", "concurrency", "num_retries", "timeout_s", "requests_per_minute", "tokens_per_minute"}
+        | {"price_prompt", "price_completion", "max_cost", "max_total_tokens"}
+    )
+
+    model: str = Field(description="the name that the endpoint knows and tables print")
+    base_url: str | None = Field(
+        None, description="an OpenAI-compatible endpoint, such as `https://api.openai.com/v1`; or `server`"
+    )
     api_key_env: str | None = Field(None, description="environment variable that holds the key")
-    max_tokens: int = 2048
-    concurrency: int = Field(8, gt=0)
-    num_retries: int = Field(3, ge=0)
-    max_failure_share: float = Field(0.05, ge=0, le=1, description="above it the score stays empty")
+    server: Literal["rule", "transformers", "vllm"] | None = Field(
+        None, description="start a server in the job: our rule-based stand-in, or one for `weights`; or give `base_url`"
+    )
+    weights: str | None = Field(None, description="a model of `models.yaml`, for a server of ours")
+    server_options: list[str] = Field([], description="further arguments of `vllm serve`, such as `--tensor-parallel-size=4`")
+    format: Literal["fastchat", "prometheus"] = Field(
+        "fastchat", description="FastChat's prompts and `[[rating]]`, or Prometheus's own and `[RESULT]`, 1-5 stretched to 1-10"
+    )
+    prompts: Location | None = Field(
+        None, description="for format `prometheus`: the file `prompts.py` of package `prometheus_eval`"
+    )
+    rubric: str = Field("HELPFULNESS_RUBRIC", description="for format `prometheus`: which rubric of that file")
+    temperature: float | None = Field(0.0, ge=0, description="null leaves it out, for endpoints that refuse it")
+    max_tokens: int = Field(2048, gt=0, description="longest verdict")
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="what the endpoint calls it")
+    merge_system: bool = Field(False, description="system prompt at the head of the user's, for models without a system role")
+    extra: dict[str, Any] = Field({}, description="further keys of a request, such as `{reasoning_effort: low}`")
+    num_judgings: int = Field(
+        1, gt=0, description="how often each answer is judged; ratings are averaged, their spread is recorded"
+    )
+    concurrency: int = Field(8, gt=0, description="requests at a time")
+    num_retries: int = Field(8, ge=0, description="on 429, 5xx, time-outs, lost connections and malformed replies, with back-off")
+    timeout_s: float = Field(300.0, gt=0, description="for one request in all")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="prompt, estimated, and `max_tokens`")
+    price_prompt: float = Field(0.0, ge=0, description="per million tokens")
+    price_completion: float = Field(0.0, ge=0, description="per million tokens")
+    max_cost: float | None = Field(None, gt=0, description="budget of the suite under this `scratch/`, in the prices' currency")
+    max_total_tokens: int | None = Field(None, gt=0, description="the same in tokens")
 
     @model_validator(mode="after")
     def _one_endpoint(self) -> Judge:
         if (self.server is None) == (self.base_url is None):
             raise ValueError("give either server or base_url")
+        if (self.server in ("transformers", "vllm")) != (self.weights is not None):
+            raise ValueError("weights: servers transformers and vllm need a model of models.yaml, others take none")
+        if (self.format == "prometheus") != (self.prompts is not None):
+            raise ValueError("prompts: format prometheus needs them, such as {package: prometheus_eval, file: prompts.py}")
+        if self.base_url and ("@" in self.base_url or "?" in self.base_url):
+            raise ValueError("base_url: may hold no key; name its environment variable as api_key_env")
+        if self.max_cost is not None and not (self.price_prompt or self.price_completion):
+            raise ValueError("max_cost: needs price_prompt and price_completion")
         return self
 
 
 class MtBenchSuite(Sourced):
-    """An MT-Bench-format question set; its one benchmark has the suite's name."""
+    """An MT-Bench-format question set; its one benchmark has the suite's name.
+
+    Answers are rated one by one, or, with `against`, compared with other answers in both orders: the score then is FastChat's
+    adjusted win rate, in which a tie counts half and so does a judge that prefers either answer for its place.
+    """
 
     incidental = frozenset({"checkpoints_per_job"})
 
     kind: Literal["mt-bench"]
     questions: Location
-    references: Location | None = None
+    references: Location | None = Field(None, description="for math, reasoning and coding; FastChat's, or a corrected set")
     prompts: Location
-    judge: Judge
+    judges: list[Judge] = Field(min_length=1, description="one, or a panel whose ratings are averaged")
+    against: Literal["base"] | Location | None = Field(
+        None, description="`base`, the untouched model, or a file of FastChat's answers"
+    )
+    max_failure_share: float = Field(0.05, ge=0, le=1, description="of verdicts that failed; above it the score stays empty")
     question_ids: list[int] | None = Field(None, description="a fixed subset; all if absent")
     max_new_tokens: int = Field(1024, gt=0)
     checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
     batch_size: int = Field(32, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _judges_agree(self) -> MtBenchSuite:
+        names = [judge.model for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError("judges: two have one name; ask one more often with num_judgings")
+        if self.against and any(judge.format == "prometheus" for judge in self.judges):
+            raise ValueError("against: pairs are judged by FastChat's prompts only; drop format prometheus")
+        return self
+
+    @property
+    def judge(self) -> str:
+        """The judges' names, as tables print them."""
+        return " + ".join(judge.model for judge in self.judges)
 
 
 Suite = Annotated[HarnessSuite | MtBenchSuite, Field(discriminator="kind")]

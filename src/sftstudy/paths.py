@@ -76,6 +76,10 @@ class Layout:
 
     # benchmarks and studies
 
+    def judging_ledger(self, suite: str, judge: str) -> Path:
+        """What all jobs of a suite have spent on a judge, if it has a budget."""
+        return self.scratch / "judging" / suite / f"{judge.replace('/', '--')}.jsonl"
+
     def suite_spec(self, suite: str) -> Path:
         """Spec of a suite of benchmarks."""
         return self.results / "suites" / suite / "spec.yaml"
@@ -96,3 +100,13 @@ class Layout:
 def score_stem(stage_results: Path, suite: str, part: str) -> Path:
     """Stem of a score record: `.json` is the record, `.parquet` items; MT-Bench adds `.answers.jsonl` and `.judgments.jsonl`."""
     return stage_results / "scores" / suite / part
+
+
+def base_answers(base_results: Path, suite: str) -> Path:
+    """MT-Bench answers of an untouched model, which has one checkpoint and so one part."""
+    return score_stem(base_results, suite, "part01.answers.jsonl")
+
+
+def answers_file(stage_scratch: Path, key: str) -> Path:
+    """A checkpoint's MT-Bench answers, named by all that they depend on: suites with the same questions share them."""
+    return stage_scratch / "answers" / f"{key}.jsonl"

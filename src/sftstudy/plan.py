@@ -13,11 +13,21 @@ from sftstudy.config import NO_NAME, Training
 from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local, files_below
-from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
+from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, base_answers, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.semantics import PINNED_MAJORS
 from sftstudy.settings import settings_of
-from sftstudy.study import Run, check_no_leak, definition_files, expand_recipe, files_of, published_tables, quoted_numbers, runs_of
+from sftstudy.study import (
+    Run,
+    check_no_leak,
+    definition_files,
+    expand_recipe,
+    files_of,
+    judge_models,
+    published_tables,
+    quoted_numbers,
+    runs_of,
+)
 
 
 def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
@@ -243,6 +253,14 @@ class Plan:
         """Stems of a suite's score records for all parts of a stage."""
         return [score_stem(self.records_of(stage), suite, part) for part in self.parts(stage, suite)]
 
+    def judged_with(self, stage: spec.StageSpec, suite: str) -> list[Path]:
+        """What judging a stage's answers reads besides them: records of judges' weights, and the base model's answers."""
+        definition = self.registry.suites[suite]
+        found = [self.layout.model_record(model) for model in judge_models(definition)]
+        if isinstance(definition, config.MtBenchSuite) and definition.against == "base" and stage.stage != BASE_STAGE:
+            found.append(base_answers(self.records_of(self._base(stage.model)), suite))
+        return found
+
     def parts(self, stage: spec.StageSpec, suite: str) -> dict[str, list[str]]:
         """Blocks of the stage's checkpoints that one job scores."""
         return spec.parts([place.ckpt for place in stage.checkpoints], self.registry.suites[suite].checkpoints_per_job)
@@ -268,6 +286,8 @@ class Plan:
                 found[folder] = self.phase_spec(stage.model, stage.data, part.phase)
             for suite in self.suites_of(stage):
                 found[self.layout.suite_spec(suite).parent] = self.suite_spec(suite)
+                for model in judge_models(self.registry.suites[suite]):
+                    found[self.layout.model_record(model).parent] = self.model_spec(model)
         for world in sorted({world for value in list(found.values()) for world in self.worlds_of(value)}):
             found[self.layout.world_record(world).parent] = self.world_spec(world)
         for name in self.studies:
@@ -367,11 +387,15 @@ class Plan:
     @cache
     def suite_spec(self, suite: str) -> spec.SuiteSpec:
         """Spec of a suite of benchmarks."""
-        definition = self.registry.suites[suite]
+        definition, where = self.registry.suites[suite], self.registry.where("benchmarks", suite)
         return spec.SuiteSpec(
             name=suite,
             suite=definition,
-            world_hashes=self._world_hashes(list(files_of(definition).values()), where=self.registry.where("benchmarks", suite)),
+            world_hashes=self._world_hashes(list(files_of(definition).values()), where=where),
+            model_hashes={
+                model: spec.spec_hash(self.model_spec(known(model, self.registry.models, what="model", where=f"{where}.judges")))
+                for model in judge_models(definition)
+            },
             definitions={f"{path.parent.name}/{path.name}": sha256_of(path) for path in definition_files(definition, self.folder)},
         )
 
@@ -419,7 +443,9 @@ class Plan:
         if isinstance(suite, config.HarnessSuite):
             harness = suite.benchmarks[name]
             return spec.PlannedBenchmark(suite=suite_name, chance=harness.chance, unit="fraction", average=harness.average)
-        return spec.PlannedBenchmark(suite=suite_name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
+        chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
+        judged = {"suite": suite_name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True}
+        return spec.PlannedBenchmark.model_validate(judged)
 
     def _world_hash(self, world: str, *, where: str) -> str:
         return spec.spec_hash(self.world_spec(known(world, self.registry.worlds, what="world", where=where)))

@@ -139,7 +139,7 @@ class StageSpec(Strict):
 
 
 class SuiteSpec(Strict):
-    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads.
+    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds and judges' models that it reads.
 
     `definitions` has the SHA-256 of files that define the suite beside the config: own lm-eval task files, item lists, and what it
     reads from the shipped config folder. An edited one makes another suite.
@@ -149,6 +149,7 @@ class SuiteSpec(Strict):
     name: str
     suite: config.Suite
     world_hashes: dict[str, str] = {}
+    model_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
 
 
@@ -174,6 +175,7 @@ class PlannedBenchmark(Strict):
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks; intervals follow it")
+    clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
 
 
 class Setting(Strict):

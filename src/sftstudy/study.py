@@ -107,13 +107,20 @@ def items_of(suite: Suite) -> list[Location]:
 def files_of(suite: Suite) -> dict[str, Location]:
     """Key in the suite's definition -> what it reads from there: a file of a world, a path, a package or the hub."""
     if isinstance(suite, MtBenchSuite):
-        references = {"references": suite.references} if suite.references else {}
-        return {"questions": suite.questions, "prompts": suite.prompts, **references}
+        found: dict[str, Location | None] = {"questions": suite.questions, "prompts": suite.prompts, "references": suite.references}
+        found["against"] = None if suite.against == "base" else suite.against
+        found |= {f"judges.{number}.prompts": judge.prompts for number, judge in enumerate(suite.judges)}
+        return {key: place for key, place in found.items() if place is not None}
     return {
         f"benchmarks.{name}.uses.{number}": place
         for name, benchmark in suite.benchmarks.items()
         for number, place in enumerate(benchmark.uses)
     }
+
+
+def judge_models(suite: Suite) -> list[str]:
+    """Models whose weights a suite's judges are served from."""
+    return [judge.weights for judge in suite.judges if judge.weights] if isinstance(suite, MtBenchSuite) else []
 
 
 def definition_files(suite: Suite, folder: Path) -> list[Path]:

@@ -64,6 +64,13 @@ def test_csv_has_a_row_per_cell_unrounded(tree: Tree) -> None:
     assert float(arm["low"]) < 0.95 < float(arm["high"])
 
 
+def test_how_much_a_score_moves_between_judgings_is_noted(tree: Tree) -> None:
+    assert "judged again" not in render(tree)["md"]
+    tree.spread = 0.164
+    tree.base({"exam_5%": [0, 1] * 10, "chat": [1, 2, 3, 2]})
+    assert "chat: judged again, a score moves by 0.16 (standard deviation between judgings" in render(tree)["md"]
+
+
 def test_a_missing_record_is_an_empty_cell(tree: Tree) -> None:
     for seed in (1, 2):
         (tree.layout.stage_results("m", "d", "r16", seed, "01-stacked") / "scores" / "exams" / "all.json").unlink()

@@ -131,6 +131,11 @@ def suite_files(wildcards):
     return files_of_job(LAYOUT.suite_spec(wildcards.suite).parent)
 
 
+def judged_with(wildcards):
+    """Records of judges' weights, and the base model's answers where a suite compares with them."""
+    return PLAN.judged_with(stage_of(wildcards), wildcards.suite)
+
+
 def phases_of_data(wildcards):
     """Records of all phases of a data set."""
     phases = PLAN.registry.data[wildcards.data].phases

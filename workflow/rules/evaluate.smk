@@ -49,6 +49,7 @@ rule judge_mt_bench:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
         answers="<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
+        judged_with=judged_with,
         files=suite_files,
     output:
         record="<run>/{stage}/scores/{suite}/{part}.json",

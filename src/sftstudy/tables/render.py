@@ -253,6 +253,10 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str]) -> list[st
         notes.append(f"Guessing scores: {chance}.")
     if lowest:
         notes.append(f"On the judge's 1-10 scale: {lowest}. Judge: {', '.join(judges) or 'not named'}.")
+    notes += [
+        f"{name}: judged again, a score moves by {spread:.2f} (standard deviation between judgings, mean over checkpoints)."
+        for name, spread in results.spreads.items()
+    ]
     if losses:
         notes.append(f"Loss normalisation in training: {'; '.join(losses)}.")
     return notes
