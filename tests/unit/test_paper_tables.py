@@ -140,7 +140,7 @@ def test_all_kinds_of_tables_compile(tree: Tree, tmp_path: Path) -> None:
     texts = [render(tree, table)["tex"] for table in tree.tables]
     texts += [path.read_text() for path in sorted(GOLDEN.glob("table-*.tex"))]
     assert len(texts) == 4 + 2
-    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{xcolor}"
+    packages = r"\usepackage[T1]{fontenc}\usepackage{booktabs}\usepackage{longtable}\usepackage{xcolor}"
     document = rf"\documentclass{{article}}{packages}\begin{{document}}" + "\n".join(texts) + r"\end{document}"
     (tmp_path / "all.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
