@@ -472,11 +472,6 @@ class Plan:
                 lines.append(str(error))
         return lines
 
-    def check_inputs(self) -> None:
-        """Raise StudyError for the first of `missing_inputs`."""
-        for line in self.missing_inputs:
-            raise StudyError(line)
-
     def _check_inputs(self, folder: Path, value: spec.Spec) -> None:
         match value:
             case spec.ModelSpec() if not (folder / "model.json").exists():

@@ -111,7 +111,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, WorldFile | LocalFile | PackageFile | HubSplit):
         return name_of(value)
     if isinstance(value, Strict):
-        return {key: _plain(item) for key, item in value if item is not None and key not in value.incidental}
+        return {key: _plain(item) for key, item in value if item not in (None, [], {}) and key not in value.incidental}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value
