@@ -97,7 +97,7 @@ def test_an_input_that_is_not_there_is_named_with_file_key_and_remedy(
     text, changed = FILES[file], re.sub(rf": {re.escape(there)}(?=[\n,}}])", ": gone", FILES[file], count=1)
     assert changed != text
     (overlay / file).write_text(changed)
-    (message,) = Plan.from_config(CONFIG, overlay=overlay).missing_inputs
+    message = Plan.from_config(CONFIG, overlay=overlay).missing_inputs[0]
     assert message.startswith(f"{file}: {key}: ")
     assert problem.format(folder=overlay) in message
     assert "\n" not in message
@@ -112,7 +112,7 @@ def test_a_taxonomy_may_be_a_folder_and_its_files_are_inputs(overlay: Path) -> N
     assert plan.missing_inputs == []
     assert plan.local_files(plan.data_spec("mine")) == [overlay / "taxonomy" / "skills" / "qna.yaml"]
     (overlay / "data.yaml").write_text(text.replace(", format: taxonomy", ""))
-    (message,) = Plan.from_config(CONFIG, overlay=overlay).missing_inputs
+    message = Plan.from_config(CONFIG, overlay=overlay).missing_inputs[0]
     assert re.match(r"data.yaml: mine.phases.chats.sources.0.from.path: .*taxonomy is missing", message)
 
 
