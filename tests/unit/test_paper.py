@@ -191,6 +191,8 @@ def test_values_carry_the_grade_that_is_known(registry: Registry) -> None:
     assert origin("paper-e01-strategy", "recipe", "lab-stacked", "epochs") == {"assumed"}
     assert origin("paper-e01-strategy", "recipe", "lab-stacked", "effective_batch_size") == {"paper"}
     assert origin("paper-e01-strategy", "recipe", "lab-stacked", "beta2") == {"code"}
+    assert origin("paper-e01-strategy", "recipe", "lab-stacked", "learning_rate") == {"assumed"}
+    assert origin("paper-e02-length-split", "recipe", "lab-stacked", "learning_rate") == {"paper"}
     assert origin("paper-e01-strategy", "data", "paper-phases", "num_samples") == {"paper"}
     assert origin("paper-e01-strategy", "data", "paper-phases", "from") == {"assumed"}
     assert origin("paper-e08-lab-against-tulu", "recipe", "tulu-stacked", "warmup_ratio") == {"cited"}
