@@ -24,6 +24,7 @@ include: "workflow/rules/tables.smk"
 
 localrules:
     all,
+    plan,
     data,
     passports,
     training,
@@ -38,6 +39,14 @@ rule all:
         PASSPORTS,
         TABLES,
         RETAINED,
+
+
+rule plan:
+    params:
+        script=SCRIPTS / "plan_study.py",
+        flags=config_flags(),
+    shell:
+        "python {params.script:q} {params.flags}"
 
 
 rule data:

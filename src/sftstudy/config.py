@@ -164,6 +164,19 @@ class World(Strict):
     sizes: dict[str, int]
 
 
+class Size(Strict):
+    """Shapes of a model, by the keys of its `config.json`: what memory and hours are planned by before it is here."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int | None = Field(None, gt=0, description="as many as attention heads if absent")
+    head_dim: int | None = Field(None, gt=0, description="hidden_size / heads if absent")
+    vocab_size: int = Field(gt=0)
+    tie_word_embeddings: bool = False
+
+
 class HubModel(Sourced):
     """Weights and tokenizer from the Hugging Face hub, at a fixed revision."""
 
@@ -171,6 +184,7 @@ class HubModel(Sourced):
     id: str
     revision: str | None = Field(None, description="commit; if absent, `pins` in config.yaml must name it before anything runs")
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, exclude=True, description="its shapes, to plan by; enters no spec and no hash")
 
 
 class FolderModel(Sourced):
@@ -188,6 +202,7 @@ class GgufModel(Sourced):
     package: str
     file: str
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, exclude=True, description="its shapes, to plan by; enters no spec and no hash")
 
 
 class PretrainingStage(Strict):
@@ -246,6 +261,9 @@ class Phase(Strict):
         None, description="take only the chats with the shorter or the longer replies; the other phase has the other half"
     )
     num_samples: int = Field(gt=0, description="rows after cleaning and mixing; preparation fails with the right number")
+    tokens_per_sample: float | None = Field(
+        None, gt=0, exclude=True, description="their mean length, to plan hours by before they are prepared"
+    )
 
 
 class Cleaning(Strict):
@@ -434,6 +452,14 @@ class Averages(Strict):
         return choices if isinstance(choices, int) else choices.get(task, 0)
 
 
+class Requests(Strict):
+    """What a model is asked for one checkpoint on a benchmark, to plan hours by."""
+
+    number: int = Field(gt=0, description="items, times their choices if each is scored by its likelihood")
+    prompt_tokens: int = Field(gt=0, description="mean length of a prompt, shots included")
+    new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
+
+
 class HarnessBenchmark(Averages, Sourced):
     """One benchmark scored through lm-eval. `derived` names the keys that a scored item does not depend on."""
 
@@ -454,6 +480,9 @@ class HarnessBenchmark(Averages, Sourced):
     )
     num_items: int | None = Field(None, gt=0, description="how many items the tasks must have, before any are chosen")
     items_hash: str | None = Field(None, description="hash that those must have; `suite.json` has it")
+    requests: Requests | None = Field(
+        None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
+    )
 
     @model_validator(mode="after")
     def _one_choice(self) -> HarnessBenchmark:

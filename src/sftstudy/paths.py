@@ -64,7 +64,7 @@ class Layout:
 
     def run(self, model: str, data: str, recipe: str, seed: int) -> Path:
         """Folder of a run, relative to either root."""
-        return Path("runs") / model / data / recipe / f"seed{seed}"
+        return Path(f"runs/{model}/{data}/{recipe}/seed{seed}")
 
     def stage_results(self, model: str, data: str, recipe: str, seed: int, stage: str) -> Path:
         """A stage's records: spec.yaml, data.json, training.json, metrics.jsonl, selection.json, scores/."""
@@ -107,7 +107,7 @@ class Layout:
 
 def score_stem(stage_results: Path, suite: str, part: str) -> Path:
     """Stem of a score record: `.json` is the record, `.parquet` items; MT-Bench adds `.answers.jsonl` and `.judgments.jsonl`."""
-    return stage_results / "scores" / suite / part
+    return stage_results / f"scores/{suite}/{part}"
 
 
 def base_answers(base_results: Path, suite: str) -> Path:

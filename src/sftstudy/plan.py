@@ -76,10 +76,7 @@ class Plan:
         for name in studies or []:
             known(name, registry.studies, what="study", where="--config studies")
         plan = cls(registry, studies or active, folder)
-        for stage in plan.stages.values():
-            plan.suites_of(stage)
-        for name in plan.studies:
-            plan.study_spec(name)
+        _ = plan.specs  # making them meets every mistake
         return plan
 
     # --- runs and stages
@@ -95,9 +92,13 @@ class Plan:
         found: dict[Path, spec.StageSpec] = {}
         for runs in self.runs.values():
             for run in runs:
-                for stage in [self._base(run.model), *self._stages(run)]:
+                for stage in self.stages_of(run):
                     found.setdefault(self.records_of(stage), stage)
         return found
+
+    def stages_of(self, run: Run) -> list[spec.StageSpec]:
+        """The untouched base of a run, and its stages in order, after those of other recipes that it starts from."""
+        return [self._base(run.model), *self._stages(run)]
 
     def records_of(self, stage: spec.StageSpec) -> Path:
         """Where a stage's records lie."""
@@ -233,21 +234,35 @@ class Plan:
 
     def suites_of(self, stage: spec.StageSpec) -> list[str]:
         """Suites that score a stage: those of the studies that have its run, and the one that selects its checkpoint."""
+        return self._suites[self.records_of(stage)]
+
+    @cached_property
+    def _suites(self) -> dict[Path, list[str]]:
+        """Stage folder -> its suites. Raises StudyError if a stage is trained on the very items that score it."""
+        found = {folder: self.wanted_by(self.studies, stage) for folder, stage in self.stages.items()}
+        for data, suites in sorted({(stage.data, tuple(found[folder])) for folder, stage in self.stages.items() if stage.training}):
+            check_no_leak(self.registry, data=data, suites=set(suites))
+        return found
+
+    def wanted_by(self, studies: Iterable[str], stage: spec.StageSpec) -> list[str]:
+        """Suites that score a stage for some studies alone, the one that selects its checkpoint included."""
         benchmarks = {
-            benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
+            benchmark for name in studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
         if selection := self.selection_of(stage):
             benchmarks.add(selection.benchmark)
-        suites = {self.registry.benchmarks[benchmark] for benchmark in benchmarks}
-        if stage.data != NO_NAME:
-            check_no_leak(self.registry, data=stage.data, suites=suites)
-        return sorted(suites)
+        suite_of = self.registry.benchmarks
+        return sorted({suite_of[benchmark] for benchmark in benchmarks})
 
     def _has(self, study: str, stage: spec.StageSpec) -> bool:
         """Whether a study's tables need a stage: it belongs to a run of the study, or is the base of one."""
         if stage.stage == BASE_STAGE:
             return any(run.model == stage.model for run in self.runs[study])
-        return Run(stage.model, stage.data, stage.recipe, stage.seed) in self.runs[study]
+        return Run(stage.model, stage.data, stage.recipe, stage.seed) in self._run_sets[study]
+
+    @cached_property
+    def _run_sets(self) -> dict[str, set[Run]]:
+        return {name: set(runs) for name, runs in self.runs.items()}
 
     def score_stems(self, stage: spec.StageSpec, suite: str) -> list[Path]:
         """Stems of a suite's score records for all parts of a stage."""
@@ -402,7 +417,8 @@ class Plan:
     def study_spec(self, name: str) -> spec.StudySpec:
         """Spec of a study's tables."""
         study, recipes = self.registry.studies[name], {run.recipe for run in self.runs[name]}
-        suites = sorted({self.registry.benchmarks[benchmark] for benchmark in study.benchmarks})
+        names = sorted({self.registry.benchmarks[benchmark] for benchmark in study.benchmarks})
+        suites = {suite: spec.spec_hash(self.suite_spec(suite)) for suite in names}
         stages = [self._planned(stage, suites) for stage in self.stages.values() if self._has(name, stage)]
         return spec.StudySpec(
             name=name,
@@ -417,7 +433,7 @@ class Plan:
             quoted={number: self.registry.quoted[number] for number in quoted_numbers(study)},
         )
 
-    def _planned(self, stage: spec.StageSpec, suites: list[str]) -> spec.PlannedStage:
+    def _planned(self, stage: spec.StageSpec, suites: dict[str, str]) -> spec.PlannedStage:
         stage_hash = spec.spec_hash(stage)
         return spec.PlannedStage(
             model=stage.model,
@@ -429,11 +445,8 @@ class Plan:
             last=self.records_of(stage) not in self.children,
             factors=stage.training.model_dump() if stage.training else {},
             scores={
-                suite: {
-                    part: spec.score_hash(stage_hash, spec.spec_hash(self.suite_spec(suite)), ckpts)
-                    for part, ckpts in self.parts(stage, suite).items()
-                }
-                for suite in suites
+                suite: {part: spec.score_hash(stage_hash, suite_hash, ckpts) for part, ckpts in self.parts(stage, suite).items()}
+                for suite, suite_hash in suites.items()
             },
         )
 

@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from checkouts import SITE, job_counts, snakemake
+from sftstudy.plan import Plan
+from sftstudy.records import TrainingRecord, provenance, write_record
+from sftstudy.spec import spec_hash
 
 PROFILES: dict[str, list[str]] = {"default": [], "slurm": ["--profile", "slurm"]}
 PROBE = """
@@ -106,11 +109,76 @@ def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checko
     assert "error: STUDY_ACCOUNT is not set; copy profiles/slurm/site.env.example" in missing.stdout
     planned = snakemake(checkout, "--profile", "slurm", "-n", environment=SITE)
     assert planned.returncode == 0, planned.stdout
-    training = planned.stdout.split("rule train_stage:")[1].split("\n\n")[0]
-    assert "slurm_partition=gpu" in training
-    assert "slurm_account=lab" in training
-    decision = planned.stdout.split("rule prepare_phase:")[1].split("resources:")[1].splitlines()[0]
-    assert "slurm_partition=cpu" in decision
+    rules = ("train_stage", "score_harness", "judge_mt_bench", "prepare_phase")
+    asked = {rule: resources_of(planned.stdout, rule) for rule in rules}
+    assert asked["train_stage"].items() >= {"slurm_account": "lab", "slurm_partition": "gpu", "gpu": "1", "device": "cuda"}.items()
+    assert asked["score_harness"].items() >= {"slurm_partition": "gpu", "gpu": "1"}.items()
+    for rule in ("judge_mt_bench", "prepare_phase"):
+        assert asked[rule]["slurm_partition"] == "cpu", rule
+        assert "gpu" not in asked[rule], rule
+
+
+def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(checkout: Path) -> None:
+    recipes = checkout / "config" / "recipes.yaml"
+    recipes.write_text(recipes.read_text().replace("training: &lab {", "training: &lab {sharding: full, "))
+    models = checkout / "config" / "models.yaml"
+    models.write_text(models.read_text().replace("hidden_size: 128", "hidden_size: 4096").replace("_layers: 3", "_layers: 96"))
+    folder = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
+    arguments = (f"results/{folder}/training.json", "--profile", "slurm", "-n")
+    first = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
+    assert int(first["gpu"]) == int(first["processes"]) > 1
+    wider = resources_of(snakemake(checkout, *arguments, environment=SITE | {"STUDY_GPUS_PER_STAGE": "8"}).stdout, "train_stage")
+    assert (wider["gpu"], wider["processes"]) == ("8", "8")
+    finish(checkout, folder)
+    done = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
+    assert "gpu" not in done
+    assert (done["slurm_partition"], done["processes"], done["device"]) == ("cpu", "1", "cuda")
+
+
+def resources_of(output: str, rule: str) -> dict[str, str]:
+    """Resources of a rule's first job in a dry run."""
+    line = output.split(f"rule {rule}:")[1].split("resources: ")[1].splitlines()[0]
+    return dict(entry.split("=", 1) for entry in line.split(", "))
+
+
+def finish(checkout: Path, folder: str) -> None:
+    """Leave the mark of a finished stage where today's plan expects it."""
+    plan = Plan.from_config(checkout / "config")
+    stage = plan.stages[Path("results") / folder]
+    record = TrainingRecord(
+        spec_hash=spec_hash(stage),
+        content_hash="",
+        **provenance(),
+        num_steps=1,
+        samples_seen=1,
+        samples_spent=1,
+        checkpoints=[],
+        loss_normalisation="",
+        precision="fp32",
+        attention="",
+        packed=False,
+        sharding="none",
+        optimizer="adamw",
+        device="cpu",
+        num_processes=1,
+        num_threads=1,
+        num_attempts=1,
+        time_s=1,
+        tokens_per_s=1,
+        peak_memory_gb=1,
+    )
+    write_record(checkout / "scratch" / folder / "finished.json", record)
+
+
+def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path) -> None:
+    printed = snakemake(checkout, "-c1", "plan", "--config", "studies=tiny").stdout
+    jobs = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny").stdout)
+    (line,) = re.findall(r"^jobs left: (.*)$", printed, flags=re.MULTILINE)
+    total, _, counts = line.partition(": ")
+    assert {rule: int(count) for rule, count in (entry.split() for entry in counts.split(", "))} == jobs
+    assert int(total) == sum(jobs.values())
+    assert re.search(r"^as planned +16 +20 +54 ", printed, flags=re.MULTILINE)
+    assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_effective_settings_under_each_profile(checkout: Path) -> None:

@@ -1,12 +1,15 @@
 # The plan of the active studies, the lists that targets ask for, and the input functions of all rules. No rules here.
+import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
+from sftstudy.resources import JobResources
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
@@ -21,10 +24,15 @@ try:
         overlay=Path(config["overlay"]) if "overlay" in config else None,
         studies=str(config["studies"]).split(",") if "studies" in config else None,
     )
+    NEEDS = JobResources(PLAN, Site.from_environment())
 except StudyError as error:
     sys.exit(f"error: {error}")
 
 LAYOUT = PLAN.layout
+
+# a DAG only grows while it is built, and the collector would walk all of it again and again: a fifth of a dry run's time
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 
 pathvars:
@@ -105,6 +113,7 @@ def semantics(program):
     return SEMANTICS[program]
 
 
+@cache
 def files_of_job(folder):
     """Records of the generated worlds that the job of a spec reads, and the user's own files."""
     value = PLAN.specs[folder]
