@@ -626,6 +626,7 @@ class PublishedRow(Strict):
     base: float | None = Field(None, description="the untouched model's score; absent if it is not printed")
     scores: dict[str, float]
     samples: dict[str, int]
+    also: list[str] = Field([], description="further benchmarks of ours that the paper may mean")
 
 
 class PublishedTable(Strict):

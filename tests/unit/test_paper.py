@@ -17,14 +17,14 @@ STUDIES = sorted(path.stem for path in (CONFIG / "studies").glob("paper-*.yaml")
 GOLDEN = Path(__file__).parents[1] / "golden" / "paper.yaml"
 
 SAVES = {  # place of each peak in saves, as docs/paper.md derives it: table -> row -> arms
-    "table-10": {"leaderboard-math": (40, 14), "leaderboard-musr": (68, 12), "arc": (11, 1), "gsm8k": (49, 22)},
-    "table-11": {"leaderboard-math": (40, 74), "leaderboard-musr": (68, 73), "arc": (11, 60), "gsm8k": (49, 60)},
+    "table-10": {"leaderboard-math": (40, 14), "leaderboard-musr": (68, 12), "arc-challenge": (11, 1), "gsm8k": (49, 22)},
+    "table-11": {"leaderboard-math": (40, 74), "leaderboard-musr": (68, 73), "arc-challenge": (11, 60), "gsm8k": (49, 60)},
     "table-12": {
         "leaderboard-bbh": (31, 27),
         "leaderboard-math": (1, 18),
         "leaderboard-musr": (44, 20),
         "mmlu": (28, 23),
-        "arc": (11, 30),
+        "arc-challenge": (11, 30),
         "gsm8k": (15, 27),
         "mt-bench": (37, 27),
     },
@@ -33,7 +33,7 @@ SAVES = {  # place of each peak in saves, as docs/paper.md derives it: table -> 
         "leaderboard-math": (1, 3),
         "leaderboard-musr": (44, 7),
         "mmlu": (28, 10),
-        "arc": (11, 10),
+        "arc-challenge": (11, 10),
         "gsm8k": (15, 10),
         "mt-bench": (37, 10),
     },
@@ -167,7 +167,8 @@ def test_runs_are_long_enough_for_the_printed_peaks_and_tables_use_the_papers_ro
             if not isinstance(table, ArmsTable) or table.paper is None:
                 continue
             published = registry.published[table.paper]
-            assert set(registry.studies[study].benchmarks) == set(published.rows)
+            wanted = {name for row in published.rows for name in (row, *published.rows[row].also)}
+            assert set(registry.studies[study].benchmarks) == wanted
             for arm, recipe in table.arms.items():
                 saves = sum(len(stage.checkpoints) for stage in stages_of(study, recipe))
                 assert saves >= max(SAVES[table.paper][name][published.arms.index(arm)] for name in published.rows), recipe
@@ -203,10 +204,10 @@ def test_values_carry_the_grade_that_is_known(registry: Registry) -> None:
 
 def test_sources_enter_no_job_and_no_hash() -> None:
     study = "paper-e02-length-split"
-    marked, bare = plan(study), Plan.from_config(CONFIG, studies=[study])
-    strip = {"sources": None}
-    for held in (bare.registry.models, bare.registry.data, bare.registry.recipes):
-        held.update({name: definition.model_copy(update=strip) for name, definition in held.items()})
+    registry, _ = load(CONFIG)
+    for held in (registry.models, registry.data, registry.recipes):
+        held.update({name: definition.model_copy(update={"sources": None}) for name, definition in held.items()})
+    marked, bare = plan(study), Plan(registry, [study], CONFIG)
     jobs = {folder: value for folder, value in bare.specs.items() if value.kind != "study"}
     assert len(jobs) > 10
     for folder, value in jobs.items():
@@ -217,6 +218,6 @@ def test_sources_enter_no_job_and_no_hash() -> None:
 
 def test_a_table_whose_rows_lack_an_arm_is_refused(registry: Registry) -> None:
     table = registry.published["table-10"].model_dump()
-    del table["rows"]["arc"]["samples"]["TULU"]
-    with pytest.raises(ValueError, match=r"rows.arc: scores and samples are those of LAB, TULU"):
+    del table["rows"]["arc-challenge"]["samples"]["TULU"]
+    with pytest.raises(ValueError, match=r"rows.arc-challenge: scores and samples are those of LAB, TULU"):
         PublishedTable.model_validate(table)

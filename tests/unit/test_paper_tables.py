@@ -5,9 +5,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from sftstudy.config import ArmsTable, ConfigurationTable, GridTable, PublishedNumbers, PublishedRow
+from sftstudy.config import ArmsTable, ConfigurationTable, GridTable, Normalised, PublishedNumbers, PublishedRow
 from sftstudy.paths import Layout
 from sftstudy.registry import load
 from sftstudy.spec import Setting, StudySpec
@@ -26,7 +27,7 @@ SETTINGS = [
     Setting(subject="recipe", name="r64", key="epochs", value=4, origin="assumed"),
     Setting(subject="recipe", name="r64", key="learning_rate", value=1e-6, origin="assumed"),
     Setting(subject="recipe", name="r64", key="beta1", value=0.9, origin="code"),
-    Setting(subject="benchmark", name="arc", key="num_fewshot", value=25, origin="cited"),
+    Setting(subject="benchmark", name="arc-challenge", key="num_fewshot", value=25, origin="cited"),
     Setting(subject="benchmark", name="gsm8k", key="tasks", value=[f"t{n}" for n in range(8)], origin=None),
 ]
 
@@ -35,9 +36,9 @@ SETTINGS = [
 def tree(tmp_path: Path) -> Tree:
     """Two recipes scored on one of the two benchmarks of a paper's table."""
     made = Tree(Layout(tmp_path / "results", tmp_path / "scratch"))
-    made.benchmarks = {"arc": made.benchmarks["exam"], "gsm8k": made.benchmarks["exam"]}
+    made.benchmarks = {"arc-challenge": made.benchmarks["exam"], "gsm8k": made.benchmarks["exam"]}
     for name, batch in (("r16", 16), ("r64", 64)):
-        scores = {"arc": [1] * batch + [0] * (80 - batch), "gsm8k": [0, 1] * 40}
+        scores = {"arc-challenge": [1] * batch + [0] * (80 - batch), "gsm8k": [0, 1] * 40}
         made.stage(name, {"ckpt01": (1000, 1000, scores)}, factors={"batch": batch, "rate": 1})
     made.sweeps = {"grid": ["r16", "r64"]}
     made.tables = {
@@ -100,6 +101,21 @@ def test_the_papers_rows_stand_below_ours_at_the_peak_only(tree: Tree) -> None:
     assert "paper: Table 10 as printed, LLaMA 3B, MRC (evidence A: seen in a copy of the paper)" in text
 
 
+def test_leaderboard_scores_are_shown_on_the_papers_scale(tree: Tree) -> None:
+    tree.benchmarks["gsm8k"] = tree.benchmarks["gsm8k"].model_copy(update={"normalised": Normalised(num_choices=4)})
+    collect_scores([tree.study()], layout=tree.layout)
+    scores = pd.read_csv(tree.layout.scores_csv())
+    ours = scores[(scores["benchmark"] == "gsm8k") & (scores["recipe"] == "r16")]
+    scaled = ours.assign(metric="normalised", value=1 / 3)
+    pd.concat([scores, scaled]).to_csv(tree.layout.scores_csv(), index=False)
+    texts = render(tree, "arms")
+    (row,) = [line for line in texts["md"].splitlines() if line.startswith("| gsm8k, normalised")]
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["", "0.33", "", "1,000", ""]
+    assert "normalised: on the leaderboard's scale, where guessing is 0" in texts["md"]
+    lines = [line for line in csv.DictReader(texts["csv"].splitlines()) if line["measure"] == "normalised peak"]
+    assert [(line["arm"], line["value"][:6]) for line in lines] == [("base", ""), ("LAB", "0.3333"), ("TULU", "")]
+
+
 def test_assumptions_are_marked_and_listed(tree: Tree) -> None:
     collect_scores([tree.study()], layout=tree.layout)
     text = render(tree, "arms")["md"]
@@ -127,7 +143,7 @@ def test_equal_scores_are_both_marked(tree: Tree) -> None:
 def test_a_paper_without_a_row_for_a_benchmark_adds_none(tree: Tree) -> None:
     collect_scores([tree.study()], layout=tree.layout)
     table = REGISTRY.published["table-10"]
-    rows: dict[str, PublishedRow] = {"arc": table.rows["arc"]}
+    rows: dict[str, PublishedRow] = {"arc-challenge": table.rows["arc-challenge"]}
     study = study_of(tree).model_copy(update={"published": {"table-10": table.model_copy(update={"rows": rows})}})
     render_table(study, "arms", ["md"], layout=tree.layout)
     text = (tree.layout.study_folder("toy") / "tables" / "arms.md").read_text()

@@ -58,12 +58,10 @@ def arm_texts(row: PublishedRow, arms: list[str]) -> list[Text]:
 
 
 def beside(published: PublishedTable, benchmark: str) -> list[tuple[Text, ...]]:
-    """The paper's row for a benchmark, to stand below ours; none if the paper has none."""
-    row = published.rows.get(benchmark)
-    if row is None:
-        return []
-    base = Text("" if row.base is None else number_text(row.base))
-    return [(Text(f"paper, {row.label}"), base, *arm_texts(row, published.arms))]
+    """The paper's rows for a benchmark, to stand below ours; none if the paper has none."""
+    rows = [row for name, row in published.rows.items() if benchmark in (name, *row.also)]
+    bases = [Text("" if row.base is None else number_text(row.base)) for row in rows]
+    return [(Text(f"paper, {row.label}"), base, *arm_texts(row, published.arms)) for row, base in zip(rows, bases, strict=True)]
 
 
 def _lines(published: PublishedTable) -> list[dict[str, Any]]:
