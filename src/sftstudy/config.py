@@ -105,6 +105,7 @@ class Settings(Strict):
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
     pins: dict[str, str] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
     instead: Instead = Field(Instead(), description="your models and data in the place of those that the studies name")
+    mirror: str | None = Field(None, description="folder mirror of hub data sets for the suites that name none")
 
 
 # --- where bytes come from -------------------------------------------------------------------------------------------

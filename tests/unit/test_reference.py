@@ -59,7 +59,7 @@ def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
         "doctor",
         "plan_study",
     } - by_hand == rules
-    assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) == rules
+    assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) - by_hand == rules
     assert (rules - {"write_spec"}) | by_hand == set(semantics.SEMANTICS)
 
 
