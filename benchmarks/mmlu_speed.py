@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of a model; SmolLM2-135M if absent")
     parser.add_argument("--subjects", nargs="+", default=SUBJECTS, help="such as anatomy")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument(
-        "--stock-batch-size", type=int, default=4, help="prompts per batch; 4 is the fastest of 1, 4 and 16 on a CPU"
-    )
+    parser.add_argument("--stock-batch-size", type=int, default=4, help="prompts per batch of the stock side")
     parser.add_argument("--batch-size", type=int, default=32, help="of hf-prefix, as in benchmarks.yaml")
     arguments = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
@@ -67,16 +65,16 @@ def main() -> None:
 
 def mmlu_requests(subjects: list[str], *, mirror: Path, layout: Layout) -> dict[str, list[Any]]:
     """Subject -> lm-eval's requests, four for each item, in the order of the options."""
-    from sftstudy.evaluate.harness import load_exams
+    from sftstudy.evaluate.tasks import load_suite
 
     tasks = [f"mmlu_{subject}" for subject in subjects]
     uses = [HubSplit(hub="cais/mmlu", split="test")]
     benchmark = HarnessBenchmark(tasks=tasks, metric="acc", num_fewshot=5, uses=uses)
     suite = HarnessSuite(kind="harness", benchmarks={"mmlu": benchmark}, mirror=str(mirror))
     requests = {}
-    for name, task in load_exams(suite, layout)[0].tasks.items():
-        task.build_all_requests()
-        requests[name.removeprefix("mmlu_")] = task.instances
+    for name, exam in load_suite(suite, layout, benchmarks=["mmlu"], offline=True)["mmlu"].items():
+        exam.task.build_all_requests()
+        requests[name.removeprefix("mmlu_")] = exam.task.instances
     return requests
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,7 +140,7 @@ class StageSpec(Strict):
 
 
 class SuiteSpec(Strict):
-    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads.
+    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds and judges' models that it reads.
 
     `definitions` has the SHA-256 of files that define the suite beside the config: own lm-eval task files, item lists, and what it
     reads from the shipped config folder. An edited one makes another suite.
@@ -149,7 +150,13 @@ class SuiteSpec(Strict):
     name: str
     suite: config.Suite
     world_hashes: dict[str, str] = {}
+    model_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the suite scores."""
+        return list(self.suite.benchmarks) if isinstance(self.suite, config.HarnessSuite) else [self.name]
 
 
 class PlannedStage(Strict):
@@ -173,7 +180,19 @@ class PlannedBenchmark(config.Averages):
     chance: float
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
+    clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
     metric: str = Field(default="rating")
+
+
+class Setting(Strict):
+    """A value that a study's numbers rest on. `part` is a phase of the data or of a recipe; `origin` is absent for users' own."""
+
+    subject: Literal["study", "model", "data", "recipe", "benchmark"]
+    name: str
+    part: str = ""
+    key: str
+    value: Any
+    origin: config.Origin | None = None
 
 
 class StudySpec(Strict):
@@ -187,6 +206,10 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    settings: list[Setting] = Field([], description="every value of every run")
+    published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
+    quoted: dict[str, config.Quoted] = {}
+    claims: dict[str, config.Claim] = {}
 
 
 Spec = Annotated[
@@ -239,7 +262,7 @@ def spec_hash(spec: Spec, program: str | None = None) -> str:
 def identity(value: Any) -> Any:
     """What of a spec can change a number: incidental keys left out, and paths as the user wrote them, relative to their folder."""
     if isinstance(value, Strict):
-        names = [name for name in type(value).model_fields if name not in value.incidental]
+        names = [name for name, field in type(value).model_fields.items() if name not in value.incidental and not field.exclude]
         return {name: _written(getattr(value, name)) if name in PATH_KEYS else identity(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}
@@ -260,9 +283,28 @@ def benchmark_hash(suite: SuiteSpec, benchmark: str) -> str:
     return digest({"suite": whole, "semantics": {name: SEMANTICS[name] for name in programs(suite)}})
 
 
-def selection_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selection) -> str:
-    """Spec hash of a selection record: the rule, and the benchmark that it reads."""
-    parts = {"stage": stage_hash, "benchmark": benchmark_hash(suite, selection.benchmark), "selection": identity(selection)}
+def planned_benchmark(name: str, suite: config.Suite, benchmark: str) -> PlannedBenchmark:
+    """A benchmark of the suite `name` as tables and selections see it."""
+    if isinstance(suite, config.HarnessSuite):
+        harness = suite.benchmarks[benchmark]
+        shared = {key: getattr(harness, key) for key in config.Averages.model_fields} | {"chance": harness.chance}
+        return PlannedBenchmark.model_validate(shared | {"suite": name, "unit": "fraction"})
+    chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
+    judged = {"suite": name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True, "metric": "rating"}
+    return PlannedBenchmark.model_validate(judged)
+
+
+def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: config.Selection) -> str:
+    """Spec hash of a selection record: the rule, and the benchmarks that it reads; their chance level if it normalises by it."""
+    found = {benchmark: suite for suite in suites for benchmark in suite.benchmarks if benchmark in selection.benchmarks}
+    parts = {
+        "stage": stage_hash,
+        "benchmarks": {benchmark: benchmark_hash(suite, benchmark) for benchmark, suite in found.items()},
+        "chance": {
+            name: planned_benchmark(suite.name, suite.suite, name).chance for name, suite in found.items() if selection.weights
+        },
+        "selection": identity(selection),
+    }
     return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 

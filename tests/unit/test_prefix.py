@@ -1,5 +1,7 @@
 """Shared prefixes are computed once, and answers stay those of lm-eval's own back end."""
 
+import ast
+import importlib.util
 import random
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,27 @@ def test_vllm_without_its_package_or_a_gpu_ends_in_one_line(tmp_path: Path) -> N
     toy, suite = make_toy(tmp_path), with_backend(make_harness_suite(tmp_path), backend="vllm")
     with pytest.raises(StudyError, match=r"^backend vllm: .*(envs/vllm.yaml|no GPU).*set backend: hf-prefix"):
         score(toy, suite)
+
+
+def test_the_vllm_adapter_fits_lm_evals() -> None:
+    """vLLM cannot be imported here, so lm-eval's adapter is read: it has what ours passes, overrides and calls."""
+    path = Path(importlib.util.find_spec("lm_eval").origin).parent / "models" / "vllm_causallms.py"
+    tree = ast.parse(path.read_text())
+    theirs = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "VLLM")
+    methods = {node.name: [arg.arg for arg in node.args.args] for node in theirs.body if isinstance(node, ast.FunctionDef)}
+    assert {"pretrained", "tokenizer", "dtype", "batch_size"} <= set(methods["__init__"])
+    assert methods["generate_until"] == ["self", "requests", "disable_tqdm"]
+    assert methods["_loglikelihood_tokens"][:2] == ["self", "requests"]
+    assert methods["modify_gen_kwargs"] == ["gen_kwargs", "eos", "default_max_gen_toks"]
+    assert {"apply_chat_template", "max_length", "max_gen_toks", "tok_encode"} <= methods.keys()
+
+
+def test_vllm_agrees_with_hf_on_a_gpu(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    toy, suite = make_toy(tmp_path, bos="<s>", template=TEMPLATE), make_harness_suite(tmp_path)
+    stock = score(toy, suite)
+    ours = score(toy, with_backend(suite, backend="vllm", cross_check=CrossCheck(num_items=8, max_disagreement=0.25)))
+    assert [(row.task, row.first_tokens) for row in ours] == [(row.task, row.first_tokens) for row in stock]

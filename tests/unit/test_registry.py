@@ -44,7 +44,7 @@ MISTAKES = {
         {"models": "a: {source: folder, path: x}\na: {source: folder, path: y}"},
         "models.yaml: not YAML: key 'a' is given twice",
     ),
-    "missing key": ({"models": "a: {source: hub, id: x/y}"}, "models.yaml: a.revision: missing; add this key"),
+    "missing key": ({"models": "a: {source: folder}"}, "models.yaml: a.path: missing; add this key"),
     "bad value": (
         {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('8', '0', 1)}}}}}"},
         "recipes.yaml: recipes.mine.training.effective_batch_size: input should be greater than 0 (got 0)",
@@ -108,6 +108,19 @@ MISTAKES = {
             + "\ntables: {t: {kind: grid, caption: c, sweep: tiny-batch-lr, rows: a, columns: b}}"
         },
         "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
+    ),
+    "claim about a recipe that is not run": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\nclaims: {c: {kind: direction, statement: s, first: mine, second: miner, margins: {tiny-mmlu: 0.1}}}"
+        },
+        "studies/mine.yaml: claims.c: no recipe of this study 'miner'; did you mean 'mine'?",
+    ),
+    "selection by nothing": (
+        {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}, select: {{instruct: {{rule: best}}}}}}}}"},
+        "recipes.yaml: recipes.mine.select.instruct: give either benchmark or weights",
     ),
     "kept recipe that is not there": (
         {"config": "studies: [tiny]\nkeep: [tiny-lab-stakked]"},

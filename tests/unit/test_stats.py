@@ -53,6 +53,18 @@ def test_interval_agrees_with_a_bootstrap_over_items() -> None:
     assert interval(estimate(scores, "fraction")) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
 
 
+def test_turns_of_a_question_are_drawn_together_as_in_a_bootstrap_over_questions() -> None:
+    rng = np.random.default_rng(3)
+    level = rng.normal(6, 2, size=80)
+    turns = np.clip(np.stack([level + rng.normal(0, 0.5, 80), level - 1 + rng.normal(0, 0.5, 80)], axis=1), 1, 10)
+    means = turns[rng.integers(0, 80, size=(4000, 80))].mean(axis=(1, 2))
+    clusters = [str(question) for question in range(80) for _ in range(2)]
+    low, high = interval(estimate(arm(turns.ravel().tolist(), clusters=clusters), "rating"))
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.05)
+    alone = interval(estimate(arm(turns.ravel().tolist()), "rating"))
+    assert high - low > 1.2 * (alone[1] - alone[0])
+
+
 def test_interval_covers_the_truth_over_items_and_seeds() -> None:
     rng, covered = np.random.default_rng(2), 0
     for _ in range(300):
@@ -83,10 +95,11 @@ def test_one_item_has_no_interval() -> None:
 def test_macro_average_weighs_tasks_equally_and_is_stratified() -> None:
     rows = [1, 1, 1, 0] * 4 + [0, 1] * 4
     found = estimate(arm(rows, tasks="a" * 16 + "b" * 8), "fraction", average="macro")
-    variance = (np.var(rows[:16], ddof=1) / 16 + np.var(rows[16:], ddof=1) / 8) / 4
+    parts = np.var(rows[:16], ddof=1) / 16, np.var(rows[16:], ddof=1) / 8
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 15 + parts[1] ** 2 / 7)
     assert found is not None
     assert found.value == pytest.approx(0.625)
-    assert found.low == pytest.approx(0.625 - reference.t.ppf(0.975, 22) * math.sqrt(variance))
+    assert found.low == pytest.approx(0.625 - reference.t.ppf(0.975, freedom) * math.sqrt(sum(parts)) / 2)
     assert mean(np.array(rows, dtype=float), "a" * 16 + "b" * 8, "micro") == pytest.approx(16 / 24)
 
 

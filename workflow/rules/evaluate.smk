@@ -36,6 +36,8 @@ rule score_harness:
         suite=suite_names("harness"),
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **NEEDS.of("score_harness"),
     params:
         script=SCRIPTS / "score_harness.py",
         semantics=semantics("score_harness"),
@@ -57,6 +59,8 @@ rule answer_mt_bench:
         suite=suite_names("mt-bench"),
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **NEEDS.of("answer_mt_bench"),
     params:
         script=SCRIPTS / "answer_mt_bench.py",
         semantics=semantics("answer_mt_bench"),
@@ -69,6 +73,7 @@ rule judge_mt_bench:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
         answers="<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
+        judged_with=judged_with,
         files=suite_files,
     output:
         record="<run>/{stage}/scores/{suite}/{part}.json",
@@ -80,6 +85,8 @@ rule judge_mt_bench:
         suite=suite_names("mt-bench"),
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **NEEDS.of("judge_mt_bench"),
     params:
         script=SCRIPTS / "judge_mt_bench.py",
         semantics=semantics("judge_mt_bench"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import Entry, Score, ScoreRecord, provenance, write_bytes, write_record
+from sftstudy.records import Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record
 from sftstudy.spec import StageSpec, SuiteSpec, score_hash, spec_hash
 
 
@@ -45,6 +46,8 @@ def publish(
     items: dict[str, list[Item]],
     libraries: Sequence[str],
     layout: Layout,
+    judging: Sequence[Judging] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> ScoreRecord:
     """Write the score record of a block of checkpoints, and before it the Parquet file of its items (checkpoint -> items)."""
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
@@ -60,6 +63,8 @@ def publish(
         suite=suite.name,
         part=part,
         scores=scores,
+        judging=list(judging),
+        files=dict(files),
         **provenance(*libraries),
     )
     write_items(stem.with_suffix(".parquet"), items)

@@ -1,6 +1,6 @@
 """lm-eval's vLLM back end with the same checks. Importing this loads vLLM, which has an environment of its own (envs/vllm.yaml).
 
-It computes in the checkpoint's own process and on its one GPU. Tokenizer and chat template are the run's, not the checkpoint's.
+It computes in the job's own process and on its one GPU. Tokenizer and chat template are the run's, not the checkpoint's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ class CheckedVllm(Checks, VLLM):  # type: ignore[misc]
             tokenizer=tokenizer.name_or_path,
             dtype=DTYPES[precision],
             batch_size="auto",
-            enable_prefix_caching=True,
         )
         self.forget_prompts()
 
@@ -33,11 +32,11 @@ class CheckedVllm(Checks, VLLM):  # type: ignore[misc]
         """One token less than the context: vLLM generates at least one."""
         return self.max_length - 1
 
-    def tok_encode(self, string: Any, add_special_tokens: bool | None = None, **kwargs: Any) -> Any:
-        """As lm-eval's: token ids of a text, or of several prompts to continue."""
-        ids = super().tok_encode(string, add_special_tokens, **kwargs)
-        if not isinstance(string, str):
-            for text, row in zip(string, ids, strict=True):
-                self.check(row, text=text)
-                self.num_truncated += len(row) > self.max_length - self.max_gen_toks
-        return ids
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """As lm-eval's: continuations."""
+        for request, ids in zip(requests, self.tok_encode([request.args[0] for request in requests]), strict=True):
+            self.check(ids, text=request.args[0])
+            _, _, num_new = self.modify_gen_kwargs(dict(request.args[1]), default_max_gen_toks=self.max_gen_toks)
+            self.num_truncated += len(ids) + num_new > self.max_length
+        replies: list[str] = super().generate_until(requests, disable_tqdm)
+        return replies
