@@ -98,6 +98,7 @@ class Settings(Strict):
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
     pins: dict[str, str] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
     instead: Instead = Field(Instead(), description="your models and data in the place of those that the studies name")
+    mirror: str | None = Field(None, description="folder mirror of hub data sets for the suites that name none")
 
 
 # --- where bytes come from -------------------------------------------------------------------------------------------
@@ -366,11 +367,34 @@ class Training(Strict):
         return self
 
 
-class Selection(Strict):
-    """How a phased stage's checkpoint is chosen for the next stage."""
+Rule = Literal["best", "last", "earliest"]
 
-    benchmark: str
-    rule: Literal["best", "last"] = "best"
+
+class Selection(Strict):
+    """How a phased stage's checkpoint is chosen for the next stage. Ties go to the fewest samples, then to the name."""
+
+    benchmark: str | None = Field(None, description="the benchmark to choose by; or `weights`")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="benchmark -> weight in a mean of scores that are normalised: chance is 0, the top of the scale 1"
+    )
+    rule: Rule = Field(
+        "best",
+        description="`earliest`: the fewest samples within one standard error (of the paired difference, over items) of the best",
+    )
+    holdout: bool = Field(
+        False, description="choose on one half of the items, by hash, and record the values on the other beside it"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Selection:
+        if (self.benchmark is None) == (not self.weights):
+            raise ValueError("give either benchmark or weights")
+        return self
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the choice looks at."""
+        return list(self.weights) or [str(self.benchmark)]
 
 
 class StartsFrom(Strict):
@@ -747,8 +771,87 @@ class ScoresFigure(Strict):
 Figure = Annotated[DynamicsFigure | ScoresFigure, Field(discriminator="kind")]
 
 
+Currency = Literal["samples_seen", "samples_spent", "supervised_tokens", "steps", "gpu_hours"]
+Reading = Literal["last", "peak", "held-out-peak"] | Currency
+Finding = Literal["i", "ii", "iii", "iv", "v"]
+Margin = Annotated[float, Field(gt=0)]
+
+
+class ArmsClaim(Strict):
+    """First arm above the second (`direction`), or neither above the other by more than a margin (`equivalence`)."""
+
+    kind: Literal["direction", "equivalence"]
+    finding: Finding | None = Field(None, description="which of the paper's findings it checks")
+    statement: str = Field(description="the claim, in a sentence")
+    first: str = Field(description="a recipe")
+    second: str = Field(description="a recipe")
+    margins: dict[str, Margin] = Field(
+        min_length=1,
+        description="benchmark -> the least difference that matters; the claim is about these",
+    )
+    at: Reading = Field(
+        "samples_seen",
+        description="what is compared: each run's `last` checkpoint, its `peak`, its peak chosen on one half of the items and "
+        "reported on the other (`held-out-peak`), or the latest within the common budget of a currency",
+    )
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the claim is about."""
+        return list(self.margins)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The two arms."""
+        return [self.first, self.second]
+
+
+class EfficiencyClaim(Strict):
+    """The first arm reaches its peak with fewer samples, those spent on the way to a switch of phases included."""
+
+    kind: Literal["efficiency"]
+    finding: Finding | None = None
+    statement: str
+    first: str = Field(description="a recipe")
+    second: str = Field(description="a recipe")
+    benchmarks: list[str] = Field(min_length=1)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The two arms."""
+        return [self.first, self.second]
+
+
+class SignalClaim(Strict):
+    """Recipes with a low (or high) signal early in training end with higher scores. A recipe is the mean of its seeds."""
+
+    kind: Literal["early-signal"]
+    finding: Finding | None = None
+    statement: str
+    recipes: list[str] = Field(min_length=1, description="recipes and sweeps that are ranked")
+    signal: Literal["grad_norm", "loss"]
+    promising: Literal["low", "high"] = Field(description="which values are said to promise good final scores")
+    until: float = Field(0.1, gt=0, lt=1, description="share of the first stage's samples over which the signal is averaged")
+    within: str | None = Field(None, description="training key, such as `effective_batch_size`: ranks are taken within its values")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the recipes that go on, for the regret of stopping the others")
+    margin: float = Field(0.3, gt=0, lt=1, description="the least rank correlation that matters")
+    benchmarks: list[str] = Field(min_length=1)
+
+
+class RobustnessClaim(Strict):
+    """Other claims of the study hold across its models and data: pooled, and in none of the pairs the opposite."""
+
+    kind: Literal["robustness"]
+    finding: Finding | None = None
+    statement: str
+    claims: list[str] = Field(min_length=1, description="names of claims about arms, efficiency or signals")
+
+
+Claim = Annotated[ArmsClaim | EfficiencyClaim | SignalClaim | RobustnessClaim, Field(discriminator="kind")]
+
+
 class Study(Sourced):
-    """A question, its runs, and the tables and figures that answer it. All of its tables are made per model and data."""
+    """A question, its runs, and what answers it: tables and figures per model and data, and verdicts on claims."""
 
     holds = (Grid,)
     question: str
@@ -756,3 +859,4 @@ class Study(Sourced):
     benchmarks: list[str] = Field(min_length=1)
     tables: dict[str, Table] = {}
     figures: dict[str, Figure] = {}
+    claims: dict[str, Claim] = Field({}, description="name -> a statement that is checked, with its verdict in claims.json")

@@ -239,7 +239,8 @@ def _depth(plan: Plan, stage: spec.StageSpec) -> int:
 def _slowest_suite(forecast: Forecast, stage: spec.StageSpec, *, selects: bool) -> Link:
     """The job of a suite that takes longest, its judge's with it: of all suites, or of the one that selects the checkpoint."""
     plan, selection = forecast.plan, forecast.plan.selection_of(stage)
-    suites = [plan.registry.benchmarks[selection.benchmark]] if selects and selection else plan.suites_of(stage)
+    chosen_by = selection.benchmarks if selects and selection else []
+    suites = [plan.registry.benchmarks[name] for name in chosen_by] or plan.suites_of(stage)
     links = [Link("", 0.0)]
     for suite in suites:
         for part, ckpts in plan.parts(stage, suite).items():

@@ -19,12 +19,13 @@ SEMANTICS: dict[str, int] = {
     "judge_mt_bench": 2,
     "summarize_mt_bench": 1,
     "normalize_leaderboard": 1,
-    "select_checkpoint": 1,
+    "select_checkpoint": 2,
     "retain_weights": 1,
     "collect_scores": 2,
-    "render_table": 2,
-    "render_figure": 1,
-    "summarize_study": 1,
+    "render_table": 3,
+    "render_figure": 2,
+    "summarize_study": 2,
+    "check_claims": 1,
     "render_passport": 1,
 }
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,8 @@ from sftstudy.paths import Layout
 from sftstudy.records import BenchmarkEntry, TaskEntry
 from sftstudy.spec import digest
 
-GATED = {"Idavidrein/gpqa": "https://huggingface.co/datasets/Idavidrein/gpqa"}
-"""Data sets that the hub hands out on request only -> where to ask."""
+GATED = frozenset({"Idavidrein/gpqa"})
+"""Data sets that the hub hands out on request only; without the hub nothing else says so."""
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,24 @@ def _entry(task: Any, hashes: list[str], chosen: list[int] | None, *, own_files:
         chosen_hash=digest(hashes if chosen is None else [hashes[number] for number in chosen]),
         num_fewshot=shots,
         fixed_shots=shots == 0 or isinstance(getattr(task, "sampler", None), FirstNSampler),
-        task_hash=digest([json.dumps(task.dump_config(), sort_keys=True, default=str), pool, own_files]),
+        task_hash=digest([_definition(asdict(task.config)), pool, own_files]),
     )
+
+
+def _definition(value: Any) -> Any:
+    """A task's configuration as plain values, the same in every process: functions by their source, objects without addresses."""
+    if isinstance(value, dict):
+        return {str(key): _definition(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_definition(entry) for entry in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        return [_definition(value.func), _definition(value.args), _definition(value.keywords)]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) -> str:
@@ -240,7 +258,8 @@ def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) 
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hubs = [place.hub for place in benchmark.uses if isinstance(place, HubSplit)]
     lacks = [hub for hub in dict.fromkeys(hubs) if suite.mirror and not (Path(suite.mirror) / hub).is_dir()]
-    asks = [f"ask for access at {GATED[hub]}, then set HF_TOKEN" for hub in dict.fromkeys(hubs) if hub in GATED]
+    gated = [hub for hub in dict.fromkeys(hubs) if hub in GATED or "gated dataset" in str(error)]
+    asks = [f"ask for access at https://huggingface.co/datasets/{hub}, then set HF_TOKEN" for hub in gated]
     if lacks:
         first = f"the mirror {suite.mirror} has no folder {lacks[0]}"
         asks.append(f"`hf download --repo-type dataset {lacks[0]} --local-dir {Path(suite.mirror or '') / lacks[0]}`")
