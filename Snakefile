@@ -24,6 +24,8 @@ include: "workflow/rules/tables.smk"
 
 localrules:
     all,
+    plan,
+    fetch,
     data,
     passports,
     training,
@@ -38,6 +40,19 @@ rule all:
         PASSPORTS,
         TABLES,
         RETAINED,
+
+
+rule plan:
+    params:
+        script=SCRIPTS / "plan_study.py",
+        flags=config_flags(),
+    shell:
+        "python {params.script:q} {params.flags}"
+
+
+rule fetch:
+    input:
+        FETCHED,
 
 
 rule data:

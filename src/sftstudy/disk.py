@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from sftstudy import spec
-from sftstudy.config import ScratchModel
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.records import ModelRecord, read_record
+from sftstudy.sizes import size_of
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2}
 """Checkpoints are stored in the compute precision."""
@@ -61,23 +59,11 @@ def _num_parameters(model: spec.ModelSpec, layout: Layout) -> tuple[int | None, 
             return record.num_parameters, ""
     except StudyError:  # not made yet, or broken: the job that makes it, or reads it, will say so
         pass
-    if isinstance(model.model, ScratchModel) and (size := num_body_parameters(model.model.architecture)):
-        return size, f"not counted: the embeddings of {model.name}, whose vocabulary is not made yet"
-    return None, f"not counted: {model.name}, whose size is known once it is here"
-
-
-def num_body_parameters(architecture: Mapping[str, Any]) -> int | None:
-    """Parameters of a Llama without its embeddings, from keyword arguments of `transformers.LlamaConfig`; None if one is absent."""
-    try:
-        hidden, inner, layers, heads = (
-            int(architecture[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        )
-    except KeyError:
-        return None
-    pairs = int(architecture.get("num_key_value_heads", heads))
-    width = int(architecture.get("head_dim", hidden // heads))
-    attention = hidden * width * (2 * heads + 2 * pairs)
-    return layers * (attention + 3 * hidden * inner + 2 * hidden) + hidden
+    size = size_of(model, layout)
+    if size is None:
+        return None, f"not counted: {model.name}, whose size is known once it is here"
+    note = "" if size.vocab_size else f"not counted: the embeddings of {model.name}, whose vocabulary is not made yet"
+    return size.num_parameters, note
 
 
 def _gb(size: int) -> str:

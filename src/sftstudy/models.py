@@ -15,6 +15,7 @@ from sftstudy.data.formats import Message
 from sftstudy.data.masks import ChatTokenizer
 from sftstudy.data.templates import SHIPPED, set_template
 from sftstudy.data.tokenise import load_tokenizer
+from sftstudy.environment import hub_remedy
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds, locate, world_file
 from sftstudy.paths import Layout
@@ -117,13 +118,15 @@ def _download(model: HubModel, folder: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    if model.revision is None:
+        raise StudyError(f"{model.id}: no revision; name a commit under `pins` in config.yaml of your overlay")
     try:
         found = snapshot_download(model.id, revision=model.revision, allow_patterns=HUB_PATTERNS)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise StudyError(
             f"{model.id} at {model.revision}: cannot be downloaded ({first}); check id, revision and access, "
-            "or copy it here and use `source: folder`"
+            f"or copy it here and use `source: folder`{hub_remedy()}"
         ) from None
     _copy(Path(found), folder)
 

@@ -230,6 +230,10 @@ class Score(Entry):
     metric: str
     value: float | None = Field(description="None if too many verdicts failed")
     stderr: float | None
+    lowest: float | None = Field(default=None, description="value if all that failed had been worst")
+    highest: float | None = Field(default=None, description="value if all that failed had been best")
+    spread: float | None = Field(default=None, description="standard deviation between judgings, where answers are judged again")
+    disagreement: float | None = Field(default=None, description="mean distance of two judges on an item, for a panel")
     num_items: int
     num_fewshot: int
     higher_is_better: bool = True
@@ -246,11 +250,54 @@ PROTOCOL = ("items_hash", "protocol_hash", "task_version", "harness", "harness_v
 """Fields in which two scores on a task must be equal if they are to be compared."""
 
 
+class Judging(Entry):
+    """What one judge did with the answers of one checkpoint. Tokens and cost are of all its verdicts, by whichever job."""
+
+    ckpt: str
+    judge: str
+    num_judgings: int
+    verdicts: dict[str, int] = Field(description="ok, unparsable, refused, server_error -> how many")
+    value: float | None = Field(description="mean of this judge's verdicts")
+    spread: float | None = Field(description="standard deviation between its judgings")
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float = Field(description="in the currency of the prices in config")
+
+
+class TaskEntry(Entry):
+    """A task of lm-eval's as it was found. `task_hash` covers its definition and the examples that shots are taken from."""
+
+    version: str
+    data_set: str
+    num_items: int
+    items_hash: str
+    chosen: list[int] | None = Field(description="numbers of the items that are scored, ascending; all if None")
+    chosen_hash: str = Field(description="hash of the items that are scored")
+    num_fewshot: int
+    fixed_shots: bool = Field(description="an item's shots do not depend on which items are scored before it")
+    task_hash: str
+
+
+class BenchmarkEntry(Entry):
+    """A benchmark's tasks, and number and hash of all their items: what `num_items` and `items_hash` in config pin."""
+
+    num_items: int
+    items_hash: str
+    tasks: dict[str, TaskEntry]
+
+
+class SuiteRecord(Record):
+    """A suite whose tasks were all loaded and checked (`suite.json`)."""
+
+    benchmarks: dict[str, BenchmarkEntry]
+
+
 class ScoreRecord(Record):
     """Scores of one suite on one block of a stage's checkpoints. Items are in the Parquet file of the same name.
 
-    Parquet columns: ckpt, benchmark, task, item (id within the task), item_hash, value (0/1, or the judge's rating, null if the
-    verdict failed).
+    Parquet columns, a row per item and metric: ckpt, benchmark, task, metric, item (id within the task), item_hash, value (0/1, or
+    the judge's rating, null if the verdict failed), weight (1, or the number of instructions that the value is a mean of),
+    prediction (the chosen option, or the reply as the filter left it), log_likelihoods (of the options).
     """
 
     model: str
@@ -261,6 +308,64 @@ class ScoreRecord(Record):
     suite: str
     part: str
     scores: list[Score]
+    judging: list[Judging] = []
+    files: dict[str, str] = Field({}, description="what MT-Bench read, such as `references` -> SHA-256")
+
+
+class Ratings(Entry):
+    """Mean of the verdicts that gave a rating, its error over questions, and its bounds if all others had been 1, or 10."""
+
+    mean: float | None = Field(description="None if no verdict gave a rating")
+    stderr: float | None
+    num_judged: int = Field(description="verdicts, each counted once")
+    num_unparsable: int = Field(description="those without a rating")
+    lowest: float
+    highest: float
+
+
+class ShownByFastChat(Entry):
+    """What FastChat's show_result prints for a file: all lines, repeated ones too, by the stored score, -1 left out."""
+
+    mean: float | None
+    turns: dict[str, float | None]
+
+
+class ModelJudgments(Entry):
+    """One model in a file of FastChat's single judgments. Of lines with one question, turn, judge and prompt the first counts."""
+
+    overall: Ratings
+    turns: dict[str, Ratings]
+    categories: dict[str, Ratings]
+    num_lines: int
+    num_duplicates: int = Field(description="lines equal to the one that counts")
+    num_repeats: int = Field(description="lines that judge the same again, with another verdict")
+    num_off_scale: int = Field(description="ratings below 1 or above 10; they enter the means, as in FastChat")
+    num_scores_corrected: int = Field(description="lines whose stored score is not what their text says")
+    fastchat: ShownByFastChat
+
+
+class JudgmentsRecord(Record):
+    """What a file of FastChat's single judgments says about each model."""
+
+    judges: list[str]
+    models: dict[str, ModelJudgments]
+
+
+class LeaderboardScore(Entry):
+    """A task of the Open LLM Leaderboard: raw from 0 to 1, normalised from 0 to 100, as it prints them."""
+
+    raw: float | None = Field(description="None if only its sub-tasks were given")
+    lower_bound: float | None = Field(description="score of guessing; None where each sub-task has its own")
+    normalised: float
+    subtasks: dict[str, LeaderboardScore]
+
+
+class LeaderboardRecord(Record):
+    """Raw scores on the leaderboard's scale. There is an average if all tasks are there."""
+
+    tasks: dict[str, LeaderboardScore]
+    average: float | None
+    missing: list[str]
 
 
 class SelectionRecord(Record):

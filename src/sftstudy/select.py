@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sftstudy import stats
-from sftstudy.config import Rule, Selection
+from sftstudy.config import HarnessSuite, Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.records import PROTOCOL, Score, ScoreRecord, SelectionRecord, provenance, read_record
 from sftstudy.spec import (
@@ -166,11 +166,13 @@ def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, recor
     blocks = parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
     if len(mine) != len(blocks):
         raise StudyError(f"--scores: {len(mine)} records; {suite.name} on {stage.stage} has {len(blocks)} parts; name each once")
+    metric = suite.suite.benchmarks[benchmark].metric if isinstance(suite.suite, HarnessSuite) else "rating"
     scores: list[Score] = []
     for (path, record), ckpts in zip(mine.items(), blocks.values(), strict=True):
         if record.spec_hash != score_hash(spec_hash(stage), spec_hash(suite), ckpts):
             raise StudyError(f"{path}: answers to another spec than today's; build it again with `snakemake -c all {path}`")
-        scores += [score for score in record.scores if score.benchmark == benchmark and score.task == benchmark]
+        whole = [score for score in record.scores if score.benchmark == benchmark and score.task == benchmark]
+        scores += [score for score in whole if score.metric == metric]
     if mixed := [field for field in PROTOCOL if len({getattr(score, field) for score in scores}) > 1]:
         fields = ", ".join(mixed)
         raise StudyError(f"{next(iter(mine))}: checkpoints have different {fields} on {benchmark}; build it again with --forcerun")
@@ -195,9 +197,9 @@ def _read_exam(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, selection:
     if selection.holdout or selection.rule == "earliest":
         for path in _records_of(suite, records):
             table = read_items(path.with_suffix(".parquet"))
-            table = table[table["benchmark"] == benchmark]
+            table = table[(table["benchmark"] == benchmark) & (table["metric"] == planned.metric)]
             for ckpt, rows in table.groupby("ckpt"):
-                arms[str(ckpt)] = join_items((0,), [rows], clustered=planned.unit == "rating")
+                arms[str(ckpt)] = join_items((0,), [rows], clustered=planned.clustered, families=planned.families)
     return Exam(scores, planned, arms)
 
 

@@ -140,7 +140,7 @@ class StageSpec(Strict):
 
 
 class SuiteSpec(Strict):
-    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads.
+    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds and judges' models that it reads.
 
     `definitions` has the SHA-256 of files that define the suite beside the config: own lm-eval task files, item lists, and what it
     reads from the shipped config folder. An edited one makes another suite.
@@ -150,6 +150,7 @@ class SuiteSpec(Strict):
     name: str
     suite: config.Suite
     world_hashes: dict[str, str] = {}
+    model_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
 
     @property
@@ -172,14 +173,26 @@ class PlannedStage(Strict):
     scores: dict[str, dict[str, str]] = Field(description="suite -> part -> expected spec hash of the score record")
 
 
-class PlannedBenchmark(Strict):
-    """A benchmark as a table sees it."""
+class PlannedBenchmark(config.Averages):
+    """A benchmark as a table sees it. Intervals follow its average."""
 
     suite: str
     chance: float
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
-    average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks; intervals follow it")
+    clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
+    metric: str = Field(default="rating")
+
+
+class Setting(Strict):
+    """A value that a study's numbers rest on. `part` is a phase of the data or of a recipe; `origin` is absent for users' own."""
+
+    subject: Literal["study", "model", "data", "recipe", "benchmark"]
+    name: str
+    part: str = ""
+    key: str
+    value: Any
+    origin: config.Origin | None = None
 
 
 class StudySpec(Strict):
@@ -193,6 +206,9 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    settings: list[Setting] = Field([], description="every value of every run")
+    published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
+    quoted: dict[str, config.Quoted] = {}
     claims: dict[str, config.Claim] = {}
 
 
@@ -218,7 +234,11 @@ def programs(spec: Spec) -> tuple[str, ...]:
     if isinstance(spec, ModelSpec):
         return ("pretrain_model",) if isinstance(spec.model, config.ScratchModel) else ("fetch_model",)
     if isinstance(spec, SuiteSpec):
-        return ("score_harness",) if isinstance(spec.suite, config.HarnessSuite) else ("answer_mt_bench", "judge_mt_bench")
+        return (
+            ("fetch_suite", "score_harness")
+            if isinstance(spec.suite, config.HarnessSuite)
+            else ("answer_mt_bench", "judge_mt_bench")
+        )
     return {
         "world": ("generate_world",),
         "data": ("validate_data",),
@@ -242,7 +262,7 @@ def spec_hash(spec: Spec, program: str | None = None) -> str:
 def identity(value: Any) -> Any:
     """What of a spec can change a number: incidental keys left out, and paths as the user wrote them, relative to their folder."""
     if isinstance(value, Strict):
-        names = [name for name in type(value).model_fields if name not in value.incidental]
+        names = [name for name, field in type(value).model_fields.items() if name not in value.incidental and not field.exclude]
         return {name: _written(getattr(value, name)) if name in PATH_KEYS else identity(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}
@@ -267,8 +287,11 @@ def planned_benchmark(name: str, suite: config.Suite, benchmark: str) -> Planned
     """A benchmark of the suite `name` as tables and selections see it."""
     if isinstance(suite, config.HarnessSuite):
         harness = suite.benchmarks[benchmark]
-        return PlannedBenchmark(suite=name, chance=harness.chance, unit="fraction", average=harness.average)
-    return PlannedBenchmark(suite=name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
+        shared = {key: getattr(harness, key) for key in config.Averages.model_fields} | {"chance": harness.chance}
+        return PlannedBenchmark.model_validate(shared | {"suite": name, "unit": "fraction"})
+    chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
+    judged = {"suite": name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True, "metric": "rating"}
+    return PlannedBenchmark.model_validate(judged)
 
 
 def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: config.Selection) -> str:

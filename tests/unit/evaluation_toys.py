@@ -15,6 +15,7 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+RULE = Judge(model="lcs-rule", server="rule")
 PROMPTS = Path(__file__).parents[2] / "config/tiny/judge_prompts.jsonl"
 
 
@@ -80,7 +81,7 @@ def make_model(*, seed: int):
     return LlamaForCausalLM(config).eval()
 
 
-def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE) -> Toy:
+def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE, seeds: tuple[int, int] = (1, 2)) -> Toy:
     """Two checkpoints of a random model, with the records that training would have written."""
     layout = Layout(folder / "results", folder / "scratch")
     base = layout.model_folder("tiny")
@@ -118,8 +119,8 @@ def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE) -> Toy:
     )
     toy = Toy(layout, stage)
     entries = []
-    for place in stage.checkpoints:
-        make_model(seed=place.step).save_pretrained(toy.scratch / place.ckpt)
+    for seed, place in zip(seeds, stage.checkpoints, strict=True):
+        make_model(seed=seed).save_pretrained(toy.scratch / place.ckpt)
         entries.append(
             CheckpointEntry(
                 ckpt=place.ckpt,
@@ -156,8 +157,20 @@ def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE) -> Toy:
     return toy
 
 
-def make_harness_suite(folder: Path, **settings) -> spec.SuiteSpec:
-    """Two multiple-choice tasks of unequal size and one that generates, as lm-eval task files over JSON files."""
+def make_harness_suite(folder: Path, *, edit: bool = True, **settings) -> spec.SuiteSpec:
+    """Two multiple-choice tasks of unequal size and one that generates; `edit` writes their lm-eval task files and JSON files."""
+    if edit:
+        _write_tasks(folder)
+    uses = {name: LocalFile(path=str(folder / f"{name}.jsonl")) for name in ("toys", "more_toys", "say")}
+    benchmarks = {
+        "colours": HarnessBenchmark(tasks=["toys", "more_toys"], metric="acc", uses=[uses["toys"], uses["more_toys"]]),
+        "say": HarnessBenchmark(tasks=["say"], metric="exact_match", chat_template=True, uses=[uses["say"]]),
+    }
+    settings = {"benchmarks": benchmarks, "include_path": str(folder / "tasks"), "stock_tasks": False, "batch_size": 4} | settings
+    return spec.SuiteSpec(name="toy-suite", suite=HarnessSuite(kind="harness", **settings))
+
+
+def _write_tasks(folder: Path) -> None:
     tasks = folder / "tasks"
     tasks.mkdir(exist_ok=True)
     for name, things in {
@@ -185,13 +198,6 @@ def make_harness_suite(folder: Path, **settings) -> spec.SuiteSpec:
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
     _write_task(tasks, folder, task)
-    uses = {name: LocalFile(path=str(folder / f"{name}.jsonl")) for name in ("toys", "more_toys", "say")}
-    benchmarks = {
-        "colours": HarnessBenchmark(tasks=["toys", "more_toys"], metric="acc", uses=[uses["toys"], uses["more_toys"]]),
-        "say": HarnessBenchmark(tasks=["say"], metric="exact_match", chat_template=True, uses=[uses["say"]]),
-    }
-    settings = {"benchmarks": benchmarks, "include_path": str(tasks), "stock_tasks": False, "batch_size": 4} | settings
-    return spec.SuiteSpec(name="toy-suite", suite=HarnessSuite(kind="harness", **settings))
 
 
 def _write_task(tasks: Path, folder: Path, task: dict) -> None:
@@ -226,10 +232,22 @@ def make_mt_suite(folder: Path, *, judge: Judge | None = None, references: bool 
         kind="mt-bench",
         questions=LocalFile(path=str(folder / "questions.jsonl")),
         references=LocalFile(path=str(folder / "references.jsonl")) if references else None,
-        judge=judge or Judge(model="lcs-rule", server="rule"),
-        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS))} | settings),
+        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS)), "judges": [judge or RULE]} | settings),
     )
     return spec.SuiteSpec(name="toy-mt", suite=suite)
+
+
+def write_pair_prompts(path: Path) -> LocalFile:
+    """Prompts by which a judge compares answers, in FastChat's format."""
+    both = "first: {answer_a_1} / {answer_a_2} second: {answer_b_1} / {answer_b_2}"
+    texts = {"pair-v2": "first: {answer_a} second: {answer_b}", "pair-v2-multi-turn": both}
+    texts |= {
+        "pair-math-v1": "{ref_answer_1} first: {answer_a} second: {answer_b}",
+        "pair-math-v1-multi-turn": "{ref_answer_2} " + both,
+    }
+    rest = {"type": "pairwise", "system_prompt": "Which is better?", "output_format": "[[A]]"}
+    write_jsonl(path, [{"name": name, "prompt_template": text} | rest for name, text in texts.items()])
+    return LocalFile(path=str(path))
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:

@@ -166,7 +166,9 @@ def test_holdout_chooses_on_one_half_and_reports_on_the_other(scored):
     for ckpt, values in right.items():
         path = write(f"part{ckpt[-2:]}", [ckpt], [score(ckpt, float(np.mean(values)))])
         table = {"ckpt": ckpt, "benchmark": "mmlu", "task": "mmlu", "item": [str(i) for i in range(40)], "value": values}
-        pd.DataFrame({**table, "item_hash": [f"h{i}" for i in range(40)]}).to_parquet(path.with_suffix(".parquet"))
+        pd.DataFrame({**table, "item_hash": [f"h{i}" for i in range(40)], "metric": "acc", "weight": 1.0}).to_parquet(
+            path.with_suffix(".parquet")
+        )
         paths.append(path)
     record = select_checkpoint(stage, [suite], selection=Selection(benchmark="mmlu", holdout=True), records=paths)
     assert (record.ckpt, record.candidates, record.held_out) == ("ckpt01", {"ckpt01": 1, "ckpt02": 0}, {"ckpt01": 0, "ckpt02": 1})

@@ -1,16 +1,21 @@
 # The plan of the active studies, the lists that targets ask for, and the input functions of all rules. No rules here.
+import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs, switch_hub_off
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
+from sftstudy.resources import JobResources
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
 share_with_jobs(config)
+if workflow.remote_exec:
+    switch_hub_off()
 
 CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
@@ -21,10 +26,15 @@ try:
         overlay=Path(config["overlay"]) if "overlay" in config else None,
         studies=str(config["studies"]).split(",") if "studies" in config else None,
     )
+    NEEDS = JobResources(PLAN, Site.from_environment())
 except StudyError as error:
     sys.exit(f"error: {error}")
 
 LAYOUT = PLAN.layout
+
+# a DAG only grows while it is built, and the collector would walk all of it again and again: a fifth of a dry run's time
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 
 pathvars:
@@ -47,6 +57,7 @@ wildcard_constraints:
     world=r"[^/]+",
 
 
+FETCHED = [str(record) for record in PLAN.fetched]
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
 PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
@@ -106,6 +117,7 @@ def semantics(program):
     return SEMANTICS[program]
 
 
+@cache
 def files_of_job(folder):
     """Records of the generated worlds that the job of a spec reads, and the user's own files."""
     value = PLAN.specs[folder]
@@ -130,6 +142,11 @@ def phase_files(wildcards):
 
 def suite_files(wildcards):
     return files_of_job(LAYOUT.suite_spec(wildcards.suite).parent)
+
+
+def judged_with(wildcards):
+    """Records of judges' weights, and the base model's answers where a suite compares with them."""
+    return PLAN.judged_with(stage_of(wildcards), wildcards.suite)
 
 
 def phases_of_data(wildcards):

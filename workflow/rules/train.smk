@@ -15,10 +15,10 @@ rule train_stage:
     conda:
         "../../envs/train.yaml"
     resources:
-        processes=1,
-        device="auto",
+        **{"nodes": 1, "processes": 1, "device": "auto"} | NEEDS.of("train_stage"),
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
     shell:
-        "python {params.script:q} {input.spec:q} --processes {resources.processes} --device {resources.device} 2> {log:q}"
+        "python {params.script:q} {input.spec:q} --nodes {resources.nodes} --processes {resources.processes}"
+        " --device {resources.device} 2> {log:q}"

@@ -209,7 +209,7 @@ class Arms:
         if points is None:
             return None
         tables = [self.results.items_of(point, benchmark) for point in points]
-        return join_items(tuple(run.seed for run in runs), tables, clustered=planned.unit == "rating")
+        return join_items(tuple(run.seed for run in runs), tables, clustered=planned.clustered, families=planned.families)
 
     def _held_out(self, runs: Sequence[Run], benchmark: str, planned: PlannedBenchmark) -> ItemScores | None:
         """Each run's peak on the first half of the items, as it scores on the second; None if a half is empty."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftstudy import hashes
+from sftstudy.devices import claim
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.records import ModelRecord, TrainingRecord, read_record
@@ -92,6 +93,7 @@ def load_model(folder: Path, *, precision: Literal["fp32", "bf16"]) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    claim(1)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
@@ -137,3 +139,15 @@ def starts_wrong(ids: list[int], tokenizer: Any, *, bos_expected: bool) -> str |
 def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer puts a BOS token before a text by itself."""
     return tokenizer.bos_token_id is not None and list(tokenizer("a").input_ids[:1]) == [tokenizer.bos_token_id]
+
+
+def encode_chat(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
+    """Tokens of a prompt as training and lm-eval make them: BOS is the template's, or else the tokenizer's own if it adds one."""
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    own_bos = adds_bos(tokenizer)
+    if own_bos and ids[:1] != [tokenizer.bos_token_id]:
+        ids = [tokenizer.bos_token_id, *ids]
+    if fault := starts_wrong(ids, tokenizer, bos_expected=own_bos):
+        raise StudyError(f"a chat prompt {fault}; mend the tokenizer's chat template")
+    return ids

@@ -7,7 +7,8 @@ lacks any planned score has no peak: a maximum over fewer checkpoints would be a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sftstudy import stats
+from sftstudy.averages import strata
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout, score_stem
@@ -87,8 +89,21 @@ class Results:
         self._layout = layout
         self._rows: dict[tuple[str, ...], list[dict[str, object]]] = {}
         for row in scores[scores["task"] == scores["benchmark"]].to_dict("records"):
+            planned = study.benchmarks.get(str(row["benchmark"]))
+            if planned is None or planned.metric != row["metric"]:
+                continue
             self._rows.setdefault((*_stage_key(row), str(row["benchmark"])), []).append({str(k): v for k, v in row.items()})
         self.items = lru_cache(maxsize=None)(read_items)
+
+    @property
+    def spreads(self) -> dict[str, float]:
+        """Benchmark -> how much a score moves from one judging to the next, for those whose answers were judged more than once."""
+        found: dict[str, list[float]] = {}
+        for row in itertools.chain.from_iterable(self._rows.values()):
+            spread = float(str(row["spread"]))
+            if str(row["benchmark"]) in self.study.benchmarks and not np.isnan(spread):
+                found.setdefault(str(row["benchmark"]), []).append(spread)
+        return {name: float(np.mean(found[name])) for name in sorted(found)}
 
     @property
     def pairs(self) -> list[Pair]:
@@ -116,7 +131,8 @@ class Results:
     def items_of(self, point: Point, benchmark: str) -> pd.DataFrame:
         """Per-item rows of one point."""
         items: pd.DataFrame = self.items(point.items)
-        return items[(items["ckpt"] == point.ckpt) & (items["benchmark"] == benchmark)]
+        here = (items["ckpt"] == point.ckpt) & (items["benchmark"] == benchmark)
+        return items[here & (items["metric"] == self.study.benchmarks[benchmark].metric)]
 
     def _run(self, seed: int, stages: Sequence[PlannedStage], benchmark: str) -> Run:
         suite = self.study.benchmarks[benchmark].suite
@@ -143,7 +159,9 @@ def load_results(study: StudySpec, *, layout: Layout) -> Results:
     path = layout.scores_csv()
     text = dict.fromkeys(("model", "data", "recipe", "stage", "suite", "part", "ckpt", "benchmark", "task", "spec_hash"), str)
     try:
-        scores = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""], "stderr": [""]})
+        scores = pd.read_csv(
+            path, dtype=text, keep_default_na=False, na_values={name: [""] for name in ("value", "stderr", "spread")}
+        )
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with `python workflow/scripts/collect_scores.py STUDY_SPEC...`") from None
     return Results(study, scores, layout=layout)
@@ -165,7 +183,8 @@ def make_cell(
         return Cell(None, None, None, None, (), planned)
     points = [peak(run.points) if measure == "peak" else run.points[-1] for run in complete]
     seeds = tuple(run.seed for run in complete)
-    scores = join_items(seeds, [items_of(point) for point in points], clustered=benchmark.unit == "rating")
+    tables = [items_of(point) for point in points]
+    scores = join_items(seeds, tables, clustered=benchmark.clustered, families=benchmark.families)
     return Cell(
         scores=scores,
         estimate=stats.estimate(scores, benchmark.unit, average=benchmark.average),
@@ -177,10 +196,13 @@ def make_cell(
     )
 
 
-def join_items(seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, clustered: bool) -> ItemScores:
+def join_items(
+    seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, clustered: bool, families: Mapping[str, Sequence[str]] | None = None
+) -> ItemScores:
     """Item tables of several seeds side by side. Raises StudyError if they do not hold the same items.
 
-    `clustered`: turns of one question, items that share what stands before the last `.` of their name, are drawn together.
+    `families`: name -> tasks that are one stratum. `clustered`: turns of one question, items that share what stands before the last
+    `.` of their name, are drawn together.
     """
     columns: list[pd.Series[float]] = []
     for table in tables:
@@ -189,11 +211,11 @@ def join_items(seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, cluste
     keys = [str(key) for key in columns[0].index]
     if any(list(column.index) != keys for column in columns):
         raise StudyError("seeds of one recipe were scored on different items; collect the scores again and see missing.csv")
-    parts = [key.split("\t") for key in keys]
+    parts, family = [key.split("\t") for key in keys], strata(families or {})
     return ItemScores(
         seeds=seeds,
         items=tuple(keys),
-        tasks=tuple(task for task, _, _ in parts),
+        tasks=tuple(family.get(task, task) for task, _, _ in parts),
         clusters=tuple(
             item.rpartition(".")[0] or item if clustered else key for key, (_, item, _) in zip(keys, parts, strict=True)
         ),

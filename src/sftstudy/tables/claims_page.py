@@ -9,7 +9,7 @@ from html import escape
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
 from sftstudy.records import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
-from sftstudy.tables.style import CLAIMS_STYLE, PASSPORT_STYLE
+from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
 
 WIDTH, HEIGHT, EDGE = 190, 22, 6
 """Of an interval's chart, in its own units."""
@@ -42,7 +42,7 @@ def to_html(study: StudySpec, claims: Sequence[ClaimRecord]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Claims: {escape(study.name)}</title>
 <style>
-{PASSPORT_STYLE}{CLAIMS_STYLE}</style>
+{PAGE_STYLE}{CLAIMS_STYLE}</style>
 </head>
 <body>
 <main>

@@ -14,19 +14,27 @@ from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, read_record, write_bytes, write_record
 from sftstudy.spec import StageSpec, spec_hash
-from sftstudy.train.attempts import claim, is_finished, locked
+from sftstudy.train.attempts import claim, is_finished
 from sftstudy.train.checkpoints import USUAL, Saving, disk_errors
 from sftstudy.train.inputs import read_inputs
+from sftstudy.train.lease import held
 
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, device: Device = "auto") -> None:
+def _nobody_asks() -> None:
+    """Only the first process writes, and holds the lease."""
+
+
+def train_stage(
+    spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, device: Device = "auto", patience_s: float = 0.0
+) -> None:
     """Train a stage to its end, or only publish it if it is finished and its checkpoints are whole.
 
     Every process that torchrun started calls it with the same arguments; the first one reads, writes and publishes. `device` is
-    `auto`, `cpu` or `cuda`. Raises StudyError for inputs that are missing or not those planned, for training that cannot go on, or
-    if other processes are at the same stage; StoppedError after SIGTERM or SIGUSR1, once saved.
+    `auto`, `cpu` or `cuda`. If other processes are at the same stage, it waits `patience_s` for their end. Raises StudyError for
+    inputs that are missing or not those planned, for training that cannot go on, or if other processes stay at the stage;
+    StoppedError after SIGTERM or SIGUSR1, OutOfTimeError before the end of its job, once saved.
     """
     if spec.training is None:
         raise StudyError(f"{spec.stage}: an untouched base is not trained; its weights are those of the model")
@@ -35,7 +43,7 @@ def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, devi
     results, scratch = layout.stage_results(*names), layout.stage_scratch(*names)
     identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
     is_first, is_alone = os.environ.get("RANK", "0") == "0", os.environ.get("WORLD_SIZE", "1") == "1"
-    with locked(scratch) if is_first else nullcontext():
+    with held(scratch, patience_s=patience_s) if is_first else nullcontext() as lease:
         finished = False
         if is_first:
             claim(scratch, identity)
@@ -46,7 +54,16 @@ def train_stage(spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, devi
 
             with joined(device) as world:
                 if not world.first_decides(lambda: finished):
-                    run_stage(spec, spec.training, inputs, layout=layout, identity=identity, world=world, saving=saving)
+                    run_stage(
+                        spec,
+                        spec.training,
+                        inputs,
+                        layout=layout,
+                        identity=identity,
+                        world=world,
+                        saving=saving,
+                        still_ours=lease.check if lease else _nobody_asks,
+                    )
         if is_first:
             with disk_errors(results):
                 write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())

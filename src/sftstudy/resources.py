@@ -1,0 +1,81 @@
+"""What a scheduler is told of a rule's jobs: the resources of Snakemake's names, from the forecast of a site. Empty on a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from sftstudy.environment import Site
+from sftstudy.forecast import Forecast, Need, host_mb, minutes
+from sftstudy.needs import Memory
+from sftstudy.plan import Plan
+
+PUBLISHING = Need(0, Memory(0.0, 4.0), 0.0)
+"""Of a job that only writes its records again: no GPU."""
+UNKNOWN = {"train_stage": Need(1, Memory(0.0, 50.0), 8 * 3600), "score": Need(1, Memory(0.0, 25.0), 2 * 3600)}
+"""Of models whose size is not known before they are here."""
+
+KEYS = {
+    "train_stage": ("mem_mb", "runtime", "processes", "device"),
+    "pretrain_model": (),
+    "score_harness": ("mem_mb", "runtime"),
+    "answer_mt_bench": ("mem_mb", "runtime"),
+    "judge_mt_bench": ("mem_mb", "runtime"),
+}
+"""Rules that need more than a site's defaults, and what of; all of them may need a GPU besides."""
+ON_CLUSTER, ON_WORKSTATION = ("gres", "slurm_partition", "cpus_per_gpu"), ("gpu",)
+"""How a GPU is asked for: a cluster's executor wants one way only, a workstation counts."""
+
+
+class JobResources:
+    """Resources of the rules in KEYS. A resource whose value is None is not asked for."""
+
+    def __init__(self, plan: Plan, site: Site | None) -> None:
+        self.forecast = Forecast(plan, site) if site else None
+
+    def of(self, rule: str) -> dict[str, Callable[[Any, int], Any]]:
+        """Resource -> function of a job's wildcards and attempt, for the `resources:` of a rule."""
+        if self.forecast is None:
+            return {}
+        place = ON_CLUSTER if self.forecast.site.gpu_partition else ON_WORKSTATION
+
+        def function(key: str) -> Callable[[Any, int], Any]:
+            # Snakemake knows its arguments by name
+            return lambda wildcards, attempt: self._values(rule, tuple(sorted(dict(wildcards).items())), attempt)[key]
+
+        return {key: function(key) for key in (*KEYS[rule], *place)}
+
+    @cache
+    def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int) -> dict[str, Any]:
+        assert self.forecast is not None, "`of` gave no functions"
+        site, wildcards = self.forecast.site, dict(names)
+        need = self._need(rule, wildcards, attempt)
+        return {
+            "mem_mb": host_mb(need.memory, attempt=attempt),
+            "runtime": minutes(need.seconds, attempt=attempt),
+            "gres": f"gpu:{need.num_gpus}" if need.num_gpus else None,
+            "gpu": need.num_gpus or None,
+            "slurm_partition": site.gpu_partition if need.num_gpus else site.cpu_partition,
+            "cpus_per_gpu": site.cpus_per_gpu if need.num_gpus else None,
+            "processes": max(1, need.num_gpus),
+            # never by chance on a CPU: what was not finished after all fails at once, and asks for its GPUs at the next attempt
+            "device": "cuda",
+        }
+
+    def _need(self, rule: str, wildcards: Mapping[str, str], attempt: int) -> Need:
+        assert self.forecast is not None, "`of` gave no functions"
+        forecast, plan = self.forecast, self.forecast.plan
+        if rule == "pretrain_model":
+            return UNKNOWN["train_stage"]
+        folder = plan.layout.stage_results(*(wildcards[name] for name in ("model", "data", "recipe", "seed", "stage")))  # type: ignore[arg-type]
+        stage = plan.stages[folder]
+        if rule == "train_stage":
+            if attempt == 1 and forecast.is_finished(stage):
+                return PUBLISHING
+            return forecast.training(stage, attempt=attempt) or UNKNOWN["train_stage"]
+        suite = wildcards["suite"]
+        num_checkpoints = len(plan.parts(stage, suite)[wildcards["part"]])
+        if rule == "judge_mt_bench":
+            return forecast.judging(suite, num_checkpoints=num_checkpoints)
+        return forecast.scoring(stage, suite, num_checkpoints=num_checkpoints) or UNKNOWN["score"]
