@@ -785,14 +785,29 @@ Finding = Literal["i", "ii", "iii", "iv", "v"]
 Margin = Annotated[float, Field(gt=0)]
 
 
-class ArmsClaim(Strict):
+class Statement(Strict):
+    """What all claims have."""
+
+    statement: str = Field(description="the claim, in a sentence")
+    finding: Finding | None = Field(None, description="which of the paper's findings it checks")
+
+
+class TwoArms(Statement):
+    """What claims about two arms have."""
+
+    first: str = Field(description="a recipe")
+    second: str = Field(description="a recipe")
+
+    @property
+    def recipes(self) -> list[str]:
+        """The two arms."""
+        return [self.first, self.second]
+
+
+class ArmsClaim(TwoArms):
     """First arm above the second (`direction`), or neither above the other by more than a margin (`equivalence`)."""
 
     kind: Literal["direction", "equivalence"]
-    finding: Finding | None = Field(None, description="which of the paper's findings it checks")
-    statement: str = Field(description="the claim, in a sentence")
-    first: str = Field(description="a recipe")
-    second: str = Field(description="a recipe")
     margins: dict[str, Margin] = Field(
         min_length=1,
         description="benchmark -> the least difference that matters; the claim is about these",
@@ -808,34 +823,18 @@ class ArmsClaim(Strict):
         """The benchmarks that the claim is about."""
         return list(self.margins)
 
-    @property
-    def recipes(self) -> list[str]:
-        """The two arms."""
-        return [self.first, self.second]
 
-
-class EfficiencyClaim(Strict):
+class EfficiencyClaim(TwoArms):
     """The first arm reaches its peak with fewer samples, those spent on the way to a switch of phases included."""
 
     kind: Literal["efficiency"]
-    finding: Finding | None = None
-    statement: str
-    first: str = Field(description="a recipe")
-    second: str = Field(description="a recipe")
     benchmarks: list[str] = Field(min_length=1)
 
-    @property
-    def recipes(self) -> list[str]:
-        """The two arms."""
-        return [self.first, self.second]
 
-
-class SignalClaim(Strict):
+class SignalClaim(Statement):
     """Recipes with a low (or high) signal early in training end with higher scores. A recipe is the mean of its seeds."""
 
     kind: Literal["early-signal"]
-    finding: Finding | None = None
-    statement: str
     recipes: list[str] = Field(min_length=1, description="recipes and sweeps that are ranked")
     signal: Literal["grad_norm", "loss"]
     promising: Literal["low", "high"] = Field(description="which values are said to promise good final scores")
@@ -846,12 +845,10 @@ class SignalClaim(Strict):
     benchmarks: list[str] = Field(min_length=1)
 
 
-class RobustnessClaim(Strict):
+class RobustnessClaim(Statement):
     """Other claims of the study hold across its models and data: pooled, and in none of the pairs the opposite."""
 
     kind: Literal["robustness"]
-    finding: Finding | None = None
-    statement: str
     claims: list[str] = Field(min_length=1, description="names of claims about arms, efficiency or signals")
 
 

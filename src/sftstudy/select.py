@@ -207,17 +207,13 @@ def _half(exam: Exam, first: bool) -> Exam:
     """The exam on one half of its items, with scores to match. Items of one cluster stay together."""
     scores, arms = [], {}
     for score in exam.scores:
-        arm = exam.arms[score.ckpt]
-        kept = np.array([in_first_half(cluster) == first for cluster in arm.clusters])
-        if not kept.any():
+        whole = exam.arms[score.ckpt]
+        half = whole.take([place for place, cluster in enumerate(whole.clusters) if in_first_half(cluster) == first])
+        if not half.items:
             raise StudyError(f"{score.benchmark}: has too few items for two halves; select without holdout")
-
-        def pick(names: tuple[str, ...], kept: np.ndarray = kept) -> tuple[str, ...]:
-            return tuple(name for name, keep in zip(names, kept, strict=True) if keep)
-
-        arms[score.ckpt] = ItemScores(arm.seeds, pick(arm.items), pick(arm.tasks), pick(arm.clusters), arm.values[:, kept])
-        value = stats.mean(arms[score.ckpt].values[0], arms[score.ckpt].tasks, exam.planned.average)
+        value = stats.mean(half.values[0], half.tasks, exam.planned.average)
         scores.append(score.model_copy(update={"value": None if math.isnan(value) else value}))
+        arms[score.ckpt] = half
     return replace(exam, scores=scores, arms=arms)
 
 

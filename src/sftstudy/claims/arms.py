@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -212,25 +213,21 @@ class Arms:
 
     def _held_out(self, runs: Sequence[Run], benchmark: str, planned: PlannedBenchmark) -> ItemScores | None:
         """Each run's peak on the first half of the items, as it scores on the second; None if a half is empty."""
-        rows, part = [], None
+        reported: list[ItemScores] = []
         for run in runs:
             arms = [self._join([run], [point], benchmark, planned) for point in run.points]
             whole = [arm for arm in arms if arm is not None]
-            first = np.array([in_first_half(cluster) for cluster in whole[0].clusters])
-            if not 0 < first.sum() < len(first):
+            first = [in_first_half(cluster) for cluster in whole[0].clusters]
+            if not 0 < sum(first) < len(first):
                 return None
-            values = [stats.mean(arm.values[0][first], np.array(arm.tasks)[first].tolist(), planned.average) for arm in whole]
+            halves = [[place for place, inside in enumerate(first) if inside == wanted] for wanted in (True, False)]
+            chosen = [arm.take(halves[0]) for arm in whole]
             scored = [
-                Point(p.stage, p.ckpt, p.samples_seen, p.samples_spent, value, p.higher_is_better, p.items)
-                for p, value in zip(run.points, values, strict=True)
+                replace(point, value=stats.mean(arm.values[0], arm.tasks, planned.average))
+                for point, arm in zip(run.points, chosen, strict=True)
             ]
-            chosen = whole[scored.index(peak(scored))]
-            rows.append(chosen.values[0][~first])
-            part = (chosen, np.flatnonzero(~first))
-        assert part is not None, "there is a run"
-        arm, kept = part
-        names = [tuple(values[place] for place in kept) for values in (arm.items, arm.tasks, arm.clusters)]
-        return ItemScores(tuple(run.seed for run in runs), names[0], names[1], names[2], np.array(rows))
+            reported.append(whole[scored.index(peak(scored))].take(halves[1]))
+        return replace(reported[0], seeds=tuple(run.seed for run in runs), values=np.concatenate([arm.values for arm in reported]))
 
 
 def effect_of(difference: Difference) -> Effect:

@@ -90,7 +90,10 @@ def interval_of(effect: Effect, question: Question) -> ClaimEffect:
 
 
 def pooled(measured: Sequence[Measured]) -> list[ClaimCell]:
-    """Per benchmark, the effect pooled over two or more pairs of model and data, refutations corrected over the benchmarks."""
+    """Per benchmark, the effect pooled over two or more pairs of model and data, refutations corrected over the benchmarks.
+
+    What one of the pairs cannot show, since its runs end too early, the pooled effect does not show either.
+    """
     found: list[Measured] = []
     for benchmark in dict.fromkeys(one.cell.benchmark for one in measured):
         here = [one for one in measured if one.cell.benchmark == benchmark and one.effect is not None and one.effect.error > 0]
@@ -111,8 +114,8 @@ def pooled(measured: Sequence[Measured]) -> list[ClaimCell]:
             verdict="not enough power",
             effect=interval_of(made.effect, question),
             margin=here[0].cell.margin,
-            p_holds=p_holds,
-            p_fails=p_fails,
+            p_holds=None if any(one.cell.p_holds is None for one in here) else p_holds,
+            p_fails=None if any(one.cell.p_fails is None for one in here) else p_fails,
             num_runs=len(here),
             details=spread,
         )

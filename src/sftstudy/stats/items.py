@@ -49,6 +49,14 @@ class ItemScores:
         if len(set(self.items)) != len(self.items):
             raise ValueError("two items have one identity")
 
+    def take(self, columns: Sequence[int]) -> ItemScores:
+        """The same arm on some of its items, in the given order."""
+
+        def pick(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(names[column] for column in columns)
+
+        return ItemScores(self.seeds, pick(self.items), pick(self.tasks), pick(self.clusters), self.values[:, list(columns)])
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -139,7 +147,7 @@ def paired_difference(
     pairs = [(column, place[item]) for column, item in enumerate(first.items) if item in place]
     if not pairs:
         return None
-    mine, theirs = (_columns(scores, columns) for scores, columns in zip((first, second), zip(*pairs, strict=True), strict=True))
+    mine, theirs = (scores.take(columns) for scores, columns in zip((first, second), zip(*pairs, strict=True), strict=True))
     gap = _mean_over_seeds(mine.values) - _mean_over_seeds(theirs.values)
     known = ~np.isnan(gap)
     variance, freedom, num_draws = _item_variance(gap, mine, average)
@@ -182,13 +190,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = least
     return adjusted
-
-
-def _columns(scores: ItemScores, columns: Sequence[int]) -> ItemScores:
-    def pick(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(names[column] for column in columns)
-
-    return ItemScores(scores.seeds, pick(scores.items), pick(scores.tasks), pick(scores.clusters), scores.values[:, list(columns)])
 
 
 def _mean_over_seeds(values: Array) -> Array:

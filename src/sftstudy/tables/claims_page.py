@@ -128,19 +128,25 @@ def _numbers(cell: ClaimCell) -> list[tuple[int | None, str]]:
 
 
 def _details(claim: ClaimRecord) -> str:
-    """What goes with the cells, folded away: other budgets, regret, heterogeneity."""
-    names = list(dict.fromkeys(name for cell in [*claim.cells, *claim.pooled] for name in cell.details))
+    """What goes with the cells, folded away, a column per cell: other budgets, regret, heterogeneity."""
+    cells = [cell for cell in [*claim.cells, *claim.pooled] if cell.details]
+    names = list(dict.fromkeys(name for cell in cells for name in cell.details))
     if not names:
         return ""
-    title = "The same at other checkpoints and budgets" if claim.kind in ("direction", "equivalence") else "More"
-    rows = [
-        f'<tr><th scope="row">{escape(cell.benchmark)}{escape(f" ({cell.model}, {cell.data})" if cell.model else " (pooled)")}</th>'
-        + "".join(f"<td>{_effect(cell.details[name]) if name in cell.details else ''}</td>" for name in names)
-        + "</tr>"
-        for cell in [*claim.cells, *claim.pooled]
-        if cell.details
+    compared = claim.kind in ("direction", "equivalence")
+    several = len({(cell.model, cell.data) for cell in claim.cells}) > 1
+    places = [f"{cell.model}, {cell.data}: " if cell.model and several else "" if cell.model else "pooled: " for cell in cells]
+    heads = [
+        "compared at" if compared else "",
+        *(escape(f"{place}{cell.benchmark}") for place, cell in zip(places, cells, strict=True)),
     ]
-    heads = ["benchmark", *(escape(name.replace("_", " ")) for name in names)]
+    rows = [
+        f'<tr><th scope="row">{escape(name.replace("_", " "))}</th>'
+        + "".join(f"<td>{_effect(cell.details[name]) if name in cell.details else ''}</td>" for cell in cells)
+        + "</tr>"
+        for name in names
+    ]
+    title = "The same at other checkpoints and budgets" if compared else "More"
     return f"<details><summary>{title}</summary>\n{_table(heads, rows)}\n</details>"
 
 
