@@ -383,6 +383,7 @@ class Plan:
             sweeps={sweep: cells for sweep, cells in self.registry.sweeps.items() if recipes >= set(cells)},
             tables=study.tables,
             figures=study.figures,
+            replay=study.replay,
         )
 
     def _planned(self, stage: spec.StageSpec, suites: list[str]) -> spec.PlannedStage:

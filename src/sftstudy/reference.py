@@ -34,7 +34,15 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
     "data.yaml": [config.Data, config.Phase, config.Source],
     "recipes.yaml": [config.Recipe, config.StartsFrom, config.Training, config.Selection, config.Sweep],
     "benchmarks.yaml": [config.HarnessSuite, config.HarnessBenchmark, config.MtBenchSuite, config.Judge],
-    "studies/*.yaml": [config.Study, config.Grid, config.ArmsTable, config.GridTable, config.DynamicsFigure, config.ScoresFigure],
+    "studies/*.yaml": [
+        config.Study,
+        config.Grid,
+        config.ArmsTable,
+        config.GridTable,
+        config.DynamicsFigure,
+        config.ScoresFigure,
+        config.Replay,
+    ],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],
 }
 """Section of the reference -> the classes that it describes."""

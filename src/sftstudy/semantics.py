@@ -22,6 +22,7 @@ SEMANTICS: dict[str, int] = {
     "render_table": 1,
     "render_figure": 1,
     "summarize_study": 1,
+    "replay_screen": 1,
     "render_passport": 1,
 }
 

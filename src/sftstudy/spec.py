@@ -187,6 +187,7 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    replay: config.Replay | None = None
 
 
 Spec = Annotated[

@@ -43,6 +43,7 @@ def runs_of(name: str, registry: Registry) -> list[Run]:
     for number, benchmark in enumerate(study.benchmarks):
         known(benchmark, registry.benchmarks, what="benchmark", where=f"{where}: benchmarks.{number}")
     _check_outputs(study, registry, where=where, recipes={run.recipe for run in runs})
+    _check_looks(study, where=where)
     return sorted(runs)
 
 
@@ -60,6 +61,11 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
         names = recipes | (registry.sweeps.keys() if figure.kind == "dynamics" else set())
         for label, recipe in lines.items():
             known(recipe, names, what="recipe of this study", where=f"{where}: figures.{name}.{label}")
+
+
+def _check_looks(study: Study, *, where: str) -> None:
+    if looks := study.replay:
+        known(looks.benchmark, study.benchmarks, what="benchmark of this study", where=f"{where}: replay.benchmark")
 
 
 def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:

@@ -62,6 +62,7 @@ TABLES = [
     for name in [
         *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
         *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
+        *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
         "summary.txt",
     ]
 ]

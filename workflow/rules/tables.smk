@@ -69,3 +69,20 @@ rule summarize_study:
         semantics=semantics("summarize_study"),
     shell:
         "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
+rule replay_screen:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        multiext("<results>/studies/{study}/replay/replay", ".csv", ".png", ".pdf"),
+    log:
+        "<logs>/replay_screen/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "replay_screen.py",
+        semantics=semantics("replay_screen"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
