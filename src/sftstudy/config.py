@@ -557,4 +557,5 @@ class Study(Strict):
     benchmarks: list[str] = Field(min_length=1)
     tables: dict[str, Table] = {}
     figures: dict[str, Figure] = {}
+    screen: Screen | None = Field(None, description="stop weak runs early; if absent, all runs are trained to the end")
     replay: Replay | None = Field(None, description="a figure of what other rules of early stopping would have saved and lost")

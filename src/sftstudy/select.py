@@ -33,6 +33,22 @@ def _goodness(score: Score) -> float:
     return value if score.higher_is_better else -value
 
 
+def nothing_selected(stage: StageSpec, suite: SuiteSpec, *, selection: Selection, status: str) -> SelectionRecord:
+    """The record of a stage that was stopped: no choice, and why."""
+    return SelectionRecord(
+        spec_hash=selection_hash(spec_hash(stage), suite, selection),
+        content_hash=digest(status),
+        status=status,
+        ckpt="",
+        samples_seen=0,
+        weights_hash="",
+        benchmark=selection.benchmark,
+        rule=selection.rule,
+        candidates={},
+        **provenance(),
+    )
+
+
 def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, records: Sequence[Path]) -> list[Score]:
     """Scores of all of a stage's checkpoints on a benchmark, from the score records of all parts in order.
 

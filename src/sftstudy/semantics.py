@@ -13,6 +13,9 @@ SEMANTICS: dict[str, int] = {
     "prepare_phase": 2,
     "mix_stage": 2,
     "train_stage": 2,
+    "train_rung": 1,
+    "decide_screen": 1,
+    "write_screen": 1,
     "score_harness": 1,
     "answer_mt_bench": 1,
     "judge_mt_bench": 1,
@@ -23,6 +26,7 @@ SEMANTICS: dict[str, int] = {
     "render_figure": 1,
     "summarize_study": 1,
     "replay_screen": 1,
+    "audit_screen": 1,
     "render_passport": 1,
 }
 

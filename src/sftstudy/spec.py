@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,6 +153,28 @@ class SuiteSpec(Strict):
     definitions: dict[str, str] = {}
 
 
+class ScreenedStage(Strict):
+    """A run's first own stage, as a screen sees it."""
+
+    model: str
+    data: str
+    recipe: str
+    seed: int
+    stage: str
+    spec_hash: str
+    num_steps: int
+    group: list[str] = Field(description="only those with equal groups compete")
+
+
+class ScreenSpec(Strict):
+    """Input of `decide_screen`: a study's screen and the stages that it looks at."""
+
+    kind: Literal["screen"] = "screen"
+    study: str
+    screen: config.Screen
+    stages: list[ScreenedStage]
+
+
 class PlannedStage(Strict):
     """A stage as a study's tables see it: where its records lie and which spec they must answer to."""
 
@@ -187,11 +210,12 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    screen: config.Screen | None = None
     replay: config.Replay | None = None
 
 
 Spec = Annotated[
-    WorldSpec | ModelSpec | DataSpec | OverlapSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
+    WorldSpec | ModelSpec | DataSpec | OverlapSpec | PhaseSpec | StageSpec | SuiteSpec | ScreenSpec | StudySpec,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -219,6 +243,7 @@ def programs(spec: Spec) -> tuple[str, ...]:
         "overlap": ("check_overlap",),
         "phase": ("prepare_phase",),
         "stage": ("mix_stage", "train_stage") if isinstance(spec, StageSpec) and spec.training else (),
+        "screen": ("decide_screen",),
         "study": (),
     }[spec.kind]
 
@@ -266,6 +291,17 @@ def selection_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selectio
 def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:
     """Spec hash of a score record: one suite on one block of a stage's checkpoints."""
     return digest({"stage": stage_hash, "suite": suite_hash, "checkpoints": checkpoints})
+
+
+def decision_hash(screen: ScreenSpec, rung: str) -> str:
+    """Spec hash of a study's decision at a rung."""
+    return digest({"screen": spec_hash(screen), "rung": rung})
+
+
+def screen_hash(stage_hash: str, rung: str, decisions: Mapping[str, str], always: Sequence[str]) -> str:
+    """Spec hash of a stage's `screen.json`: `decisions` are study -> spec hash of its decision, `always` who keeps it anyway."""
+    parts = {"stage": stage_hash, "rung": rung, "decisions": dict(decisions), "always": list(always)}
+    return digest(parts | {"semantics": SEMANTICS["write_screen"]})
 
 
 def to_text(spec: Spec) -> str:

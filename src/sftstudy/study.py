@@ -64,8 +64,9 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
 
 
 def _check_looks(study: Study, *, where: str) -> None:
-    if looks := study.replay:
-        known(looks.benchmark, study.benchmarks, what="benchmark of this study", where=f"{where}: replay.benchmark")
+    for name, looks in (("screen", study.screen), ("replay", study.replay)):
+        if looks:
+            known(looks.benchmark, study.benchmarks, what="benchmark of this study", where=f"{where}: {name}.benchmark")
 
 
 def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:

@@ -7,6 +7,8 @@ from sftstudy.environment import require_site_facts, share_with_jobs
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
+from sftstudy.records import stopped_status
+from sftstudy.screen import rung_name
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
@@ -44,18 +46,20 @@ wildcard_constraints:
     suite=r"[^/]+",
     part=r"part\d+",
     study=r"[^/]+",
+    rung=r"0\.\d{1,3}",
     world=r"[^/]+",
 
 
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
 PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
+DECIDED = [str(path) for path in PLAN.screens.decision_records]
 SCORED = [
     f"{stem}.json" for stage in PLAN.stages.values() for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)
 ]
 RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
-RECORDS = SCORED + TRAINED
+RECORDS = SCORED + TRAINED + DECIDED
 TABLES = [
     str(LAYOUT.study_folder(study) / name)
     for study in PLAN.studies
@@ -151,6 +155,74 @@ def start_of(wildcards):
     if parent is None:
         return [str(LAYOUT.model_record(stage.model))]
     return [str(parent / "selection.json"), str(parent / "training.json")]
+
+
+def rung_number(wildcards):
+    """The rung that the wildcards name; None for a job at a stage's end."""
+    return float(wildcards.rung) if "rung" in wildcards.keys() else None
+
+
+def folder_before(wildcards):
+    """Where the records of the rung before lie, as a list: empty before the first one, and for a stage that no study screens."""
+    folder = PLAN.records_of(stage_of(wildcards))
+    rung = PLAN.screens.before(folder, rung_number(wildcards))
+    return [] if rung is None else [LAYOUT.rung(folder, rung_name(rung))]
+
+
+def rung_before(wildcards):
+    """Training record of the rung before: a stage is at one place at a time."""
+    return [str(folder / "training.json") for folder in folder_before(wildcards)]
+
+
+def verdict_before(wildcards):
+    """Whether the stage goes on beyond the rung before; nothing where it does in any case."""
+    if not PLAN.screens.may_stop(PLAN.records_of(stage_of(wildcards))):
+        return []
+    return [str(folder / "screen.json") for folder in folder_before(wildcards)]
+
+
+def rungs_of_study(wildcards):
+    """What all runs of a study showed at a rung."""
+    return [str(LAYOUT.rung(folder, wildcards.rung) / "training.json") for folder in PLAN.screens.stages_of(wildcards.study)]
+
+
+def decision_before(wildcards):
+    """A study's decision at its rung before."""
+    earlier = [rung for rung in PLAN.screens.specs[wildcards.study].screen.rungs if rung < float(wildcards.rung)]
+    return [str(PLAN.screens.decision(wildcards.study, earlier[-1]))] if earlier else []
+
+
+def decisions_of(wildcards):
+    """The studies' decisions that count for a stage at a rung."""
+    return [str(path) for path in PLAN.screens.decisions(PLAN.records_of(stage_of(wildcards)), float(wildcards.rung)).values()]
+
+
+def kept_anyway(wildcards):
+    """Studies that keep a stage at a rung without a decision."""
+    return PLAN.screens.kept_anyway(PLAN.records_of(stage_of(wildcards)), float(wildcards.rung))
+
+
+def has_work(wildcards, input):
+    """Whether a job at a stage computes anything: not if the stage was stopped, or continues from one that was."""
+    if not PLAN.may_stop(stage_of(wildcards)):
+        return True
+    continued = ["start"] if PLAN.parent_of(stage_of(wildcards)) else []
+    files = flatten([input.get(name, []) for name in ["verdict", "weights", *continued]])
+    return not any(stopped_status(Path(path)) for path in files)
+
+
+def gpu_partition(wildcards, input):
+    """Where a cluster computes a stage; what only publishes needs no GPU."""
+    return os.environ["STUDY_GPU_PARTITION" if has_work(wildcards, input) else "STUDY_CPU_PARTITION"]
+
+
+def gpu(wildcards, input):
+    """The GPU of a job on a cluster, if it computes anything."""
+    return "gpu:1" if has_work(wildcards, input) else "none"
+
+
+# resources of the rules that compute on a GPU; without the facts of a site they have none
+ON_GPU = {"slurm_partition": gpu_partition, "gres": gpu} if "STUDY_GPU_PARTITION" in os.environ else {}
 
 
 def children_of(wildcards):

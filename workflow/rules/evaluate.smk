@@ -16,6 +16,8 @@ rule score_harness:
         suite=suite_names("harness"),
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **ON_GPU,
     params:
         script=SCRIPTS / "score_harness.py",
         semantics=semantics("score_harness"),
@@ -37,6 +39,8 @@ rule answer_mt_bench:
         suite=suite_names("mt-bench"),
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **ON_GPU,
     params:
         script=SCRIPTS / "answer_mt_bench.py",
         semantics=semantics("answer_mt_bench"),

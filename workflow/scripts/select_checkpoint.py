@@ -7,8 +7,8 @@ from pathlib import Path
 
 from sftstudy.config import Selection
 from sftstudy.program import layout_of, parser, read_spec, run
-from sftstudy.records import write_record
-from sftstudy.select import read_candidates, selection_record
+from sftstudy.records import stopped_status, write_record
+from sftstudy.select import nothing_selected, read_candidates, selection_record
 from sftstudy.spec import StageSpec, SuiteSpec
 
 
@@ -23,6 +23,9 @@ def main() -> None:
     stage, suite = read_spec(arguments.spec, StageSpec), read_spec(arguments.suite, SuiteSpec)
     selection = Selection(benchmark=arguments.benchmark, rule=arguments.rule)
     folder = layout_of(arguments).stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    if status := stopped_status(folder / "training.json"):
+        write_record(folder / "selection.json", nothing_selected(stage, suite, selection=selection, status=status))
+        return
     candidates = read_candidates(stage, suite, benchmark=selection.benchmark, records=arguments.scores)
     write_record(folder / "selection.json", selection_record(stage, suite, selection=selection, candidates=candidates))
 

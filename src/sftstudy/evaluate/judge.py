@@ -37,7 +37,7 @@ from sftstudy.evaluate.questions import (
     read_references,
     to_lines,
 )
-from sftstudy.evaluate.shards import Item, mean_and_stderr, publish
+from sftstudy.evaluate.shards import Item, mean_and_stderr, publish, publish_stopped
 from sftstudy.evaluate.weights import Weights, find_weights, read_model
 from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout, score_stem
@@ -85,6 +85,13 @@ class Match:
 
 def _identity(judge: Judge) -> list[str | int | None]:
     return [judge.server, judge.model, judge.max_tokens]
+
+
+def leave_unjudged(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], status: str, layout: Layout) -> None:
+    """Write the judgments of a stage that was stopped, an empty file, and its score record."""
+    folder = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    write_text(score_stem(folder, suite.name, f"{part}.judgments.jsonl"), "")
+    publish_stopped(stage, suite, part=part, checkpoints=checkpoints, status=status, layout=layout)
 
 
 def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], layout: Layout) -> ScoreRecord:

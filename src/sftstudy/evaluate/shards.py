@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import Entry, Score, ScoreRecord, provenance, write_bytes, write_record, write_text
-from sftstudy.spec import StageSpec, SuiteSpec, score_hash, spec_hash
+from sftstudy.records import SCORED, Entry, Score, ScoreRecord, provenance, write_bytes, write_record, write_text
+from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
 
 
 class Item(Entry):
@@ -64,6 +64,7 @@ def publish(
     items: dict[str, list[Item]],
     libraries: Sequence[str],
     layout: Layout,
+    status: str = SCORED,
 ) -> ScoreRecord:
     """Write the score record of a block of checkpoints, and before it the Parquet file of its items (checkpoint -> items)."""
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
@@ -78,12 +79,31 @@ def publish(
         stage=stage.stage,
         suite=suite.name,
         part=part,
+        status=status,
         scores=scores,
         **provenance(*libraries),
     )
     write_items(stem.with_suffix(".parquet"), items)
     write_record(stem.with_suffix(".json"), record)
     return record
+
+
+def publish_stopped(
+    stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], status: str, layout: Layout
+) -> ScoreRecord:
+    """Write the score record of a stage that was stopped: no scores, and why."""
+    return publish(
+        stage,
+        suite,
+        part=part,
+        checkpoints=checkpoints,
+        content_hash=digest(status),
+        scores=[],
+        items={},
+        libraries=(),
+        layout=layout,
+        status=status,
+    )
 
 
 def write_items(path: Path, items: dict[str, list[Item]]) -> None:

@@ -265,7 +265,8 @@ def segments(runs: Sequence[Run], starts: Mapping[tuple[int, str], str]) -> list
 def selected(stage: PlannedStage, *, layout: Layout) -> SelectionRecord | None:
     """The checkpoint of a stage that the next one started from, if that was decided."""
     path = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "selection.json"
-    return records.read_record(path, SelectionRecord) if path.exists() else None
+    chosen = records.read_record(path, SelectionRecord) if path.exists() else None
+    return chosen if chosen and chosen.ckpt else None
 
 
 # --- common ----------------------------------------------------------------------------------------------------------
