@@ -372,8 +372,16 @@ def read_record(path: Path, kind: type[R]) -> R:
 
 
 def stopped_status(path: Path) -> str | None:
-    """The status of a record of a stage that was stopped, such as `stopped at rung 0.1`; None of any other."""
-    status = str(json.loads(path.read_bytes()).get("status", ""))
+    """The status of a record of a stage that was stopped, such as `stopped at rung 0.1`; None of any other record.
+
+    Raises StudyError if it is missing or broken.
+    """
+    try:
+        status = str(json.loads(path.read_bytes()).get("status", ""))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
+    except (ValueError, AttributeError):
+        raise StudyError(f"{path}: not a record; delete the file and build it again") from None
     return status if status.startswith("stopped") else None
 
 

@@ -119,6 +119,7 @@ def test_a_study_decides_as_if_alone_and_a_run_goes_on_if_any_study_keeps_it(tmp
     worst = max(set(both.registry.sweeps["tiny-batch-lr"]) - {LAB, TULU})  # ties go by name
     assert verdict(alone, worst, 0.1).status == "stopped at rung 0.1"
     assert verdict(both, worst, 0.1).kept_by == ["slow"]  # which has not decided yet
+    assert verdict(both, LAB, 0.1).kept_by == verdict(both, TULU, 0.1).kept_by == ["hot", "slow"]
     show(both, "slow", "0.25", {})
     decide(both, "slow", "0.25")
     statuses = {recipe: verdict(both, recipe, 0.25) for recipe in (LAB, TULU, worst)}

@@ -74,7 +74,7 @@ def test_processes_and_device_are_resources(flags: tuple[str, ...], expected: li
     planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
     command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0].split()
     assert [command[0], Path(command[1]).name, Path(command[2]).name] == ["python", "train_stage.py", "spec.yaml"]
-    assert command[3:] == ["--processes", expected[0], "--device", expected[1]]
+    assert command[3:] == ["--verdict", "--processes", expected[0], "--device", expected[1]]
 
 
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:

@@ -207,8 +207,10 @@ def has_work(wildcards, input):
     if not PLAN.may_stop(stage_of(wildcards)):
         return True
     continued = ["start"] if PLAN.parent_of(stage_of(wildcards)) else []
-    files = flatten([input.get(name, []) for name in ["verdict", "weights", *continued]])
-    return not any(stopped_status(Path(path)) for path in files)
+    files = [Path(path) for path in flatten([input.get(name, []) for name in ["verdict", "weights", *continued]])]
+    for path in files:
+        path.stat()  # a plan says <TBD> as long as one is not there
+    return not any(map(stopped_status, files))
 
 
 def gpu_partition(wildcards, input):
