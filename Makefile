@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 EXTRAS := .venv/extras
 
-.PHONY: install study test clean
+.PHONY: install study test doctor clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,10 @@ test: $(INSTALLED) $(EXTRAS)
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 	$(BIN)/pytest
+
+# what an interrupted run left behind, and what to type
+doctor: $(INSTALLED)
+	@$(BIN)/python workflow/scripts/doctor.py
 
 clean:
 	rm -rf results scratch logs .snakemake

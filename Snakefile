@@ -25,6 +25,7 @@ include: "workflow/rules/tables.smk"
 
 localrules:
     all,
+    plan,
     data,
     passports,
     training,
@@ -39,6 +40,14 @@ rule all:
         PASSPORTS,
         TABLES,
         RETAINED,
+
+
+rule plan:
+    params:
+        script=SCRIPTS / "plan_study.py",
+        flags=config_flags(),
+    shell:
+        "python {params.script:q} {params.flags}"
 
 
 rule data:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SITE = {"STUDY_ACCOUNT": "lab", "STUDY_CPU_PARTITION": "cpu", "STUDY_GPU_PARTITION": "gpu"}
+SITE = {"STUDY_ACCOUNT": "lab", "STUDY_CPU_PARTITION": "cpu", "STUDY_GPU_PARTITION": "gpu", "STUDY_GPU": "H100"}
 
 
 def copy_checkout(folder: Path) -> Path:

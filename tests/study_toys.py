@@ -30,8 +30,6 @@ class ToyStudy:
 
     def stage(self, *, num_steps: int = 12, places: tuple[int, ...] = (4, 8, 12), **training: Any) -> spec.StageSpec:
         """A stacked stage of `num_steps` steps of 4 samples, its spec and mixture written."""
-        from sftstudy.data.mix import mix_stage
-
         settings = {
             "effective_batch_size": 4,
             "learning_rate": 1e-2,
@@ -56,9 +54,15 @@ class ToyStudy:
                 spec.Place(ckpt=f"ckpt{number:02d}", step=step, num_samples=4 * step) for number, step in enumerate(places, start=1)
             ],
         )
-        spec.write(self.results(made) / "spec.yaml", made)
-        write_record(self.results(made) / "data.json", mix_stage(made, layout=self.layout))
+        self.write(made)
         return made
+
+    def write(self, stage: spec.StageSpec) -> None:
+        """Spec and mixture of a stage."""
+        from sftstudy.data.mix import mix_stage
+
+        spec.write(self.results(stage) / "spec.yaml", stage)
+        write_record(self.results(stage) / "data.json", mix_stage(stage, layout=self.layout))
 
     def results(self, stage: spec.StageSpec) -> Path:
         """Folder of the stage's records."""

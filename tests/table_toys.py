@@ -19,7 +19,7 @@ from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 
 COMMON: dict[str, Any] = {"content_hash": "c", "commit": "abc", "versions": {"sftstudy": "0"}}
 EXAM = PlannedBenchmark(suite="exams", chance=0.25, unit="fraction")
-CHAT = PlannedBenchmark(suite="chat", chance=1.0, unit="rating", judge="rule")
+CHAT = PlannedBenchmark(suite="chat", chance=1.0, unit="rating", judge="rule", clustered=True)
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Tree:
     figures: dict[str, Figure] = field(default_factory=dict)
     sweeps: dict[str, list[str]] = field(default_factory=dict)
     stages: list[PlannedStage] = field(default_factory=list)
+    spread: float | None = None
 
     def study(self, name: str = "toy") -> StudySpec:
         return StudySpec(
@@ -136,7 +137,7 @@ class Tree:
             ckpt=ckpt, samples_seen=seen, samples_spent=spent, weights_hash=weights, benchmark=name, task=name, task_version="1",
             metric="acc", value=None if failed > 0.5 else value, stderr=None, num_items=len(table), num_fewshot=0, harness="toy",
             harness_version="1", judge=definition.judge, failure_share=failed, items_hash=f"items-{name}-{len(table)}",
-            protocol_hash=f"protocol-{name}", first_tokens=[1, 2],
+            protocol_hash=f"protocol-{name}", first_tokens=[1, 2], spread=self.spread if definition.judge else None,
         )  # fmt: skip
 
 

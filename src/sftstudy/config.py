@@ -32,11 +32,63 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+# --- where values come from ------------------------------------------------------------------------------------------
+
+Origin = Literal["paper", "cited", "code", "assumed"]
+"""`paper`: the paper says so; `cited`: a paper that it builds on does; `code`: its authors' training or evaluation code does."""
+
+
+class Sources(Strict):
+    """Which values of a definition rest on what, by the names of their keys. A key that no list has is assumed."""
+
+    paper: list[str] = Field([], description="keys whose values the paper states")
+    cited: list[str] = Field([], description="keys whose values a paper states that the paper builds on")
+    code: list[str] = Field([], description="keys whose values the code of the paper's authors has")
+
+    @model_validator(mode="after")
+    def _each_key_once(self) -> Sources:
+        keys = [*self.paper, *self.cited, *self.code]
+        if twice := sorted({key for key in keys if keys.count(key) > 1}):
+            raise ValueError(f"{twice[0]} stands there twice; name one source for it")
+        return self
+
+    def origin(self, key: str) -> Origin:
+        """Where the value of a key comes from."""
+        lists: dict[Origin, list[str]] = {"paper": self.paper, "cited": self.cited, "code": self.code}
+        return next((origin for origin, keys in lists.items() if key in keys), "assumed")
+
+
+class Sourced(Strict):
+    """A definition that may say where its values come from. That enters no spec of a job and no hash: it changes no number."""
+
+    holds: ClassVar[tuple[type[Strict], ...]] = ()
+    sources: Sources | None = Field(
+        None,
+        exclude=True,
+        description="which values rest on what; tables print it. Leave it out for your own",
+    )
+
+    @model_validator(mode="after")
+    def _sources_name_keys(self) -> Sourced:
+        known = {field.alias or name for kind in (type(self), *self.holds) for name, field in kind.model_fields.items()}
+        named = [*self.sources.paper, *self.sources.cited, *self.sources.code] if self.sources else []
+        if unknown := sorted(set(named) - known):
+            raise ValueError(f"sources: {unknown[0]} is no key of this definition; correct it, or remove it")
+        return self
+
+
 # --- config.yaml -----------------------------------------------------------------------------------------------------
 
 
+class Instead(Strict):
+    """Your models and data in the place of those that studies name: registry name -> the name of what is used instead."""
+
+    model: dict[str, str] = {}
+    data: dict[str, str] = {}
+
+
 class Settings(Strict):
-    """The active studies, and which weights stay once every score that they want exists.
+    """The active studies, what they run on, and which weights stay once every score that they want exists.
 
     Under `selected` these stay: the checkpoint that a next stage starts from, and the last one of a run. Base models always stay.
     """
@@ -44,6 +96,8 @@ class Settings(Strict):
     studies: list[str] = Field(min_length=1)
     keep_weights: Literal["selected", "all"] = Field("selected", description="`all` removes nothing")
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
+    pins: dict[str, str] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
+    instead: Instead = Field(Instead(), description="your models and data in the place of those that the studies name")
 
 
 # --- where bytes come from -------------------------------------------------------------------------------------------
@@ -103,16 +157,30 @@ class World(Strict):
     sizes: dict[str, int]
 
 
-class HubModel(Strict):
+class Size(Strict):
+    """Shapes of a model, by the keys of its `config.json`: what memory and hours are planned by before it is here."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    num_key_value_heads: int | None = Field(None, gt=0, description="as many as attention heads if absent")
+    head_dim: int | None = Field(None, gt=0, description="hidden_size / heads if absent")
+    vocab_size: int = Field(gt=0)
+    tie_word_embeddings: bool = False
+
+
+class HubModel(Sourced):
     """Weights and tokenizer from the Hugging Face hub, at a fixed revision."""
 
     source: Literal["hub"]
     id: str
-    revision: str
+    revision: str | None = Field(None, description="commit; if absent, `pins` in config.yaml must name it before anything runs")
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, exclude=True, description="its shapes, to plan by; enters no spec and no hash")
 
 
-class FolderModel(Strict):
+class FolderModel(Sourced):
     """Weights and tokenizer from a local folder in Hugging Face layout."""
 
     source: Literal["folder"]
@@ -120,13 +188,14 @@ class FolderModel(Strict):
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
 
 
-class GgufModel(Strict):
+class GgufModel(Sourced):
     """A GGUF file that an installed Python package ships; it is dequantised once."""
 
     source: Literal["gguf"]
     package: str
     file: str
     chat_template: str = Field("tokenizer", description="a shipped template's name, or `tokenizer` for the model's own")
+    size: Size | None = Field(None, exclude=True, description="its shapes, to plan by; enters no spec and no hash")
 
 
 class PretrainingStage(Strict):
@@ -139,7 +208,7 @@ class PretrainingStage(Strict):
     decay: bool = Field(False, description="linear decay of the learning rate to zero over the stretch")
 
 
-class ScratchModel(Strict):
+class ScratchModel(Sourced):
     """A tiny model whose tokenizer and weights are trained inside the workflow on a world's corpus."""
 
     source: Literal["scratch"]
@@ -185,6 +254,9 @@ class Phase(Strict):
         None, description="take only the chats with the shorter or the longer replies; the other phase has the other half"
     )
     num_samples: int = Field(gt=0, description="rows after cleaning and mixing; preparation fails with the right number")
+    tokens_per_sample: float | None = Field(
+        None, gt=0, exclude=True, description="their mean length, to plan hours by before they are prepared"
+    )
 
 
 class Cleaning(Strict):
@@ -211,9 +283,10 @@ class Cleaning(Strict):
     )
 
 
-class Data(Cleaning):
+class Data(Cleaning, Sourced):
     """A training set as ordered phases."""
 
+    holds = (Phase, Source)
     phases: dict[str, Phase] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -257,7 +330,9 @@ class Training(Strict):
     epochs: float | None = Field(None, gt=0, description="budget as passes over the mixture; or `budget_samples`")
     budget_samples: int | None = Field(None, gt=0, description="budget in samples; or `epochs`")
     num_checkpoints: int | None = Field(None, gt=0, description="checkpoints at equal parts of the budget; or `save_every`")
-    save_every: int | None = Field(None, gt=0, description="a checkpoint whenever this many further samples were seen")
+    save_every: int | None = Field(
+        None, gt=0, description="a checkpoint whenever this many further samples were seen, rounded down to whole steps"
+    )
     replay: float = Field(0.0, ge=0, le=1, description="share of every earlier phase mixed into a phased stage")
     beta1: float = 0.9
     beta2: float = 0.95
@@ -305,9 +380,10 @@ class StartsFrom(Strict):
     phase: str = Field(description="this recipe trains the phases after it")
 
 
-class Recipe(Strict):
+class Recipe(Sourced):
     """Strategy, training and selection under a name. `stages` overrides training by phase, in a phased recipe."""
 
+    holds = (Training,)
     strategy: Literal["stacked", "phased"]
     training: Training
     starts_from: StartsFrom | None = Field(None, description="continue another recipe's stage, which is trained once; or the base")
@@ -321,9 +397,13 @@ class Recipe(Strict):
         return self
 
 
-class Sweep(Strict):
-    """A grid around one recipe. A cell that equals the base keeps the base's name, so that it is trained once."""
+class Sweep(Sourced):
+    """A grid around one recipe. A cell that equals the base keeps the base's name, so that it is trained once.
 
+    For the same reason sweeps may share cells: equal recipes of one name. `sources` speak of the varied keys.
+    """
+
+    holds = (Training,)
     base: str
     vary: dict[str, list[Any]] = Field(min_length=1)
     name: str = Field(description="template such as `{base}-bs{effective_batch_size}-lr{learning_rate}`")
@@ -332,7 +412,15 @@ class Sweep(Strict):
 # --- benchmarks.yaml -------------------------------------------------------------------------------------------------
 
 
-class HarnessBenchmark(Strict):
+class Requests(Strict):
+    """What a model is asked for one checkpoint on a benchmark, to plan hours by."""
+
+    number: int = Field(gt=0, description="items, times their choices if each is scored by its likelihood")
+    prompt_tokens: int = Field(gt=0, description="mean length of a prompt, shots included")
+    new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
+
+
+class HarnessBenchmark(Sourced):
     """One benchmark scored through lm-eval."""
 
     incidental = frozenset({"chance"})
@@ -346,6 +434,9 @@ class HarnessBenchmark(Strict):
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks")
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
+    requests: Requests | None = Field(
+        None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
+    )
 
 
 class HarnessSuite(Strict):
@@ -364,44 +455,153 @@ class HarnessSuite(Strict):
 
 
 class Judge(Strict):
-    """Who grades MT-Bench answers, over the OpenAI chat protocol. `server: rule` is our local rule-based stand-in."""
+    """Who grades MT-Bench answers, over the OpenAI chat protocol: an endpoint, or a server that the job starts and stops.
 
-    incidental = frozenset({"base_url", "api_key_env", "concurrency", "num_retries"})
+    Keys come from the environment alone. The incidental keys say how the judge is reached and what that may cost.
+    """
 
-    model: str = Field(description="the name that tables print")
-    server: Literal["rule"] | None = Field(None, description="start our local server in the job; or give `base_url`")
-    base_url: str | None = None
+    incidental = frozenset(
+        {"base_url", "api_key_env", "concurrency", "num_retries", "timeout_s", "requests_per_minute", "tokens_per_minute"}
+        | {"price_prompt", "price_completion", "max_cost", "max_total_tokens"}
+    )
+
+    model: str = Field(description="the name that the endpoint knows and tables print")
+    base_url: str | None = Field(
+        None, description="an OpenAI-compatible endpoint, such as `https://api.openai.com/v1`; or `server`"
+    )
     api_key_env: str | None = Field(None, description="environment variable that holds the key")
-    max_tokens: int = 2048
-    concurrency: int = Field(8, gt=0)
-    num_retries: int = Field(3, ge=0)
-    max_failure_share: float = Field(0.05, ge=0, le=1, description="above it the score stays empty")
+    server: Literal["rule", "transformers", "vllm"] | None = Field(
+        None, description="start a server in the job: our rule-based stand-in, or one for `weights`; or give `base_url`"
+    )
+    weights: str | None = Field(None, description="a model of `models.yaml`, for a server of ours")
+    server_options: list[str] = Field([], description="further arguments of `vllm serve`, such as `--tensor-parallel-size=4`")
+    format: Literal["fastchat", "prometheus"] = Field(
+        "fastchat", description="FastChat's prompts and `[[rating]]`, or Prometheus's own and `[RESULT]`, 1-5 stretched to 1-10"
+    )
+    prompts: Location | None = Field(
+        None, description="for format `prometheus`: the file `prompts.py` of package `prometheus_eval`"
+    )
+    rubric: str = Field("HELPFULNESS_RUBRIC", description="for format `prometheus`: which rubric of that file")
+    temperature: float | None = Field(0.0, ge=0, description="null leaves it out, for endpoints that refuse it")
+    max_tokens: int = Field(2048, gt=0, description="longest verdict")
+    max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="what the endpoint calls it")
+    merge_system: bool = Field(False, description="system prompt at the head of the user's, for models without a system role")
+    extra: dict[str, Any] = Field({}, description="further keys of a request, such as `{reasoning_effort: low}`")
+    num_judgings: int = Field(
+        1, gt=0, description="how often each answer is judged; ratings are averaged, their spread is recorded"
+    )
+    concurrency: int = Field(8, gt=0, description="requests at a time")
+    num_retries: int = Field(8, ge=0, description="on 429, 5xx, time-outs, lost connections and malformed replies, with back-off")
+    timeout_s: float = Field(300.0, gt=0, description="for one request in all")
+    requests_per_minute: float | None = Field(None, gt=0)
+    tokens_per_minute: float | None = Field(None, gt=0, description="prompt, estimated, and `max_tokens`")
+    price_prompt: float = Field(0.0, ge=0, description="per million tokens")
+    price_completion: float = Field(0.0, ge=0, description="per million tokens")
+    max_cost: float | None = Field(None, gt=0, description="budget of the suite under this `scratch/`, in the prices' currency")
+    max_total_tokens: int | None = Field(None, gt=0, description="the same in tokens")
 
     @model_validator(mode="after")
     def _one_endpoint(self) -> Judge:
         if (self.server is None) == (self.base_url is None):
             raise ValueError("give either server or base_url")
+        if (self.server in ("transformers", "vllm")) != (self.weights is not None):
+            raise ValueError("weights: servers transformers and vllm need a model of models.yaml, others take none")
+        if (self.format == "prometheus") != (self.prompts is not None):
+            raise ValueError("prompts: format prometheus needs them, such as {package: prometheus_eval, file: prompts.py}")
+        if self.base_url and ("@" in self.base_url or "?" in self.base_url):
+            raise ValueError("base_url: may hold no key; name its environment variable as api_key_env")
+        if self.max_cost is not None and not (self.price_prompt or self.price_completion):
+            raise ValueError("max_cost: needs price_prompt and price_completion")
         return self
 
 
-class MtBenchSuite(Strict):
-    """An MT-Bench-format question set; its one benchmark has the suite's name."""
+class MtBenchSuite(Sourced):
+    """An MT-Bench-format question set; its one benchmark has the suite's name.
+
+    Answers are rated one by one, or, with `against`, compared with other answers in both orders: the score then is FastChat's
+    adjusted win rate, in which a tie counts half and so does a judge that prefers either answer for its place.
+    """
 
     incidental = frozenset({"checkpoints_per_job"})
 
     kind: Literal["mt-bench"]
     questions: Location
-    references: Location | None = None
+    references: Location | None = Field(None, description="for math, reasoning and coding; FastChat's, or a corrected set")
     prompts: Location
-    judge: Judge
+    judges: list[Judge] = Field(min_length=1, description="one, or a panel whose ratings are averaged")
+    against: Literal["base"] | Location | None = Field(
+        None, description="`base`, the untouched model, or a file of FastChat's answers"
+    )
+    max_failure_share: float = Field(0.05, ge=0, le=1, description="of verdicts that failed; above it the score stays empty")
     question_ids: list[int] | None = Field(None, description="a fixed subset; all if absent")
     max_new_tokens: int = Field(1024, gt=0)
     checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
     batch_size: int = Field(32, gt=0)
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    @model_validator(mode="after")
+    def _judges_agree(self) -> MtBenchSuite:
+        names = [judge.model for judge in self.judges]
+        if len(set(names)) < len(names):
+            raise ValueError("judges: two have one name; ask one more often with num_judgings")
+        if self.against and any(judge.format == "prometheus" for judge in self.judges):
+            raise ValueError("against: pairs are judged by FastChat's prompts only; drop format prometheus")
+        return self
+
+    @property
+    def judge(self) -> str:
+        """The judges' names, as tables print them."""
+        return " + ".join(judge.model for judge in self.judges)
+
 
 Suite = Annotated[HarnessSuite | MtBenchSuite, Field(discriminator="kind")]
+
+
+# --- paper/*.yaml ----------------------------------------------------------------------------------------------------
+
+Grade = Literal["A", "B", "C", "D", "M"]
+"""How a number of the paper is known.
+
+A: seen in a copy of the paper. B: in a text that says it read the paper. C: in its authors' code or earlier papers. D: derived from
+those. M: unverified, not to be reproduced.
+"""
+
+
+class PublishedRow(Strict):
+    """What a table of the paper prints for one benchmark: scores, and samples needed to reach them, per arm."""
+
+    label: str = Field(description="the benchmark as the paper writes it")
+    base: float | None = Field(None, description="the untouched model's score; absent if it is not printed")
+    scores: dict[str, float]
+    samples: dict[str, int]
+
+
+class PublishedTable(Strict):
+    """A table of the paper, number by number, in the layout of an `arms` table."""
+
+    place: str = Field(description="where the paper prints it, such as `Table 10`")
+    caption: str
+    model: str
+    data: str
+    grade: Grade
+    arms: list[str] = Field(min_length=2, description="its columns, from left to right")
+    rows: dict[str, PublishedRow] = Field(min_length=1, description="our benchmark -> the paper's row")
+
+    @model_validator(mode="after")
+    def _rows_have_all_arms(self) -> PublishedTable:
+        for name, row in self.rows.items():
+            if [*row.scores] != self.arms or [*row.samples] != self.arms:
+                raise ValueError(f"rows.{name}: scores and samples are those of {', '.join(self.arms)}, in this order")
+        return self
+
+
+class Quoted(Strict):
+    """Numbers that the paper, or a text about it, gives in prose."""
+
+    statement: str
+    values: list[float] = Field(min_length=1)
+    grade: Grade
+    place: str = Field(description="where they were found, and how sure it is what they belong to")
 
 
 # --- studies/*.yaml --------------------------------------------------------------------------------------------------
@@ -422,6 +622,7 @@ class ArmsTable(Strict):
     kind: Literal["arms"]
     caption: str
     arms: dict[str, str] = Field(min_length=2, description="column label -> recipe")
+    paper: str | None = Field(None, description="a table of `paper/` with these arms, shown beside ours")
 
 
 class GridTable(Strict):
@@ -434,7 +635,23 @@ class GridTable(Strict):
     columns: str
 
 
-Table = Annotated[ArmsTable | GridTable, Field(discriminator="kind")]
+class ConfigurationTable(Strict):
+    """Every value of every run, and where it comes from."""
+
+    kind: Literal["configuration"]
+    caption: str
+
+
+class PublishedNumbers(Strict):
+    """What the paper prints, and nothing of ours: tables and quoted numbers of `paper/`."""
+
+    kind: Literal["published"]
+    caption: str
+    tables: list[str] = Field([], description="tables of `paper/`")
+    quoted: list[str] = Field([], description="quoted numbers of `paper/`")
+
+
+Table = Annotated[ArmsTable | GridTable | ConfigurationTable | PublishedNumbers, Field(discriminator="kind")]
 
 
 class DynamicsFigure(Strict):
@@ -549,9 +766,10 @@ class Replay(Looks):
     seed: int = 1
 
 
-class Study(Strict):
+class Study(Sourced):
     """A question, its runs, and the tables and figures that answer it. All of its tables are made per model and data."""
 
+    holds = (Grid,)
     question: str
     runs: list[Grid] = Field(min_length=1)
     benchmarks: list[str] = Field(min_length=1)

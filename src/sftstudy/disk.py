@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from sftstudy import spec
-from sftstudy.config import ScratchModel
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.records import ModelRecord, read_record
+from sftstudy.sizes import size_of
 
 BYTES_PER_PARAMETER = {"fp32": 4, "bf16": 2}
 """Checkpoints are stored in the compute precision."""
@@ -25,7 +23,8 @@ def planned_disk(plan: Plan) -> str:
 
     The peak is an upper bound for what training leaves: all checkpoints of the plan at once, since Snakemake may train everything
     before it scores anything; weights that are scored earlier go earlier. Resume state is that of the largest model, and there is
-    one for each stage that trains at the moment or was interrupted. Base models, tokeniser files and prepared data are not counted.
+    one for each stage that trains at the moment, was interrupted, or waits at a rung. Base models, tokeniser files and prepared
+    data are not counted.
     """
     stages = [stage for stage in plan.stages.values() if stage.training]
     sizes: dict[str, int] = {}
@@ -43,7 +42,8 @@ def planned_disk(plan: Plan) -> str:
     num_checkpoints = sum(len(stage.checkpoints) for stage in stages)
     resume = BYTES_OF_RESUME_STATE * max(sizes.values(), default=0)
     counts = f"{len(stages)} stages, {num_checkpoints} checkpoints"
-    bytes_text = f"peak {_gb(peak)} of weights + {_gb(resume)} resume state per training job; {_gb(stay)} stay"
+    waiting = f" and per stage at a rung ({len(plan.screens.rungs)})" if plan.screens.rungs else ""
+    bytes_text = f"peak {_gb(peak)} of weights + {_gb(resume)} resume state per training job{waiting}; {_gb(stay)} stay"
     return f"disk: {counts}" + (f": {bytes_text}" if sizes else "") + "".join(f"; {note}" for note in notes)
 
 
@@ -61,23 +61,11 @@ def _num_parameters(model: spec.ModelSpec, layout: Layout) -> tuple[int | None, 
             return record.num_parameters, ""
     except StudyError:  # not made yet, or broken: the job that makes it, or reads it, will say so
         pass
-    if isinstance(model.model, ScratchModel) and (size := num_body_parameters(model.model.architecture)):
-        return size, f"not counted: the embeddings of {model.name}, whose vocabulary is not made yet"
-    return None, f"not counted: {model.name}, whose size is known once it is here"
-
-
-def num_body_parameters(architecture: Mapping[str, Any]) -> int | None:
-    """Parameters of a Llama without its embeddings, from keyword arguments of `transformers.LlamaConfig`; None if one is absent."""
-    try:
-        hidden, inner, layers, heads = (
-            int(architecture[key]) for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        )
-    except KeyError:
-        return None
-    pairs = int(architecture.get("num_key_value_heads", heads))
-    width = int(architecture.get("head_dim", hidden // heads))
-    attention = hidden * width * (2 * heads + 2 * pairs)
-    return layers * (attention + 3 * hidden * inner + 2 * hidden) + hidden
+    size = size_of(model, layout)
+    if size is None:
+        return None, f"not counted: {model.name}, whose size is known once it is here"
+    note = "" if size.vocab_size else f"not counted: the embeddings of {model.name}, whose vocabulary is not made yet"
+    return size.num_parameters, note
 
 
 def _gb(size: int) -> str:

@@ -1,14 +1,18 @@
-"""What the machine must provide before jobs run: Python, this package, and the facts of a cluster site."""
+"""What the machine must provide before jobs run: Python, this package, and the facts of a site with GPUs."""
+
+from __future__ import annotations
 
 import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sftstudy.errors import StudyError
+from sftstudy.gpus import GPUS, Gpu, gpu_named
 
 CONFIG_VARIABLE = "STUDY_CONFIG"
 """Environment variable that tells a job how the workflow was configured on the command line."""
@@ -42,3 +46,51 @@ def require_site_facts(default_resources: Any) -> None:
 def _prepend(variable: str, folder: Path) -> None:
     rest = [entry for entry in os.environ.get(variable, "").split(os.pathsep) if entry and entry != str(folder)]
     os.environ[variable] = os.pathsep.join([str(folder), *rest])
+
+
+@dataclass(frozen=True)
+class Site:
+    """The GPUs of a cluster or workstation, and where a cluster's jobs go. A laptop has none, and its jobs ask for nothing."""
+
+    gpu: Gpu
+    gpus_per_node: int = 8
+    gpus_per_stage: int = 1
+    cpus_per_gpu: int = 4
+    gpu_partition: str | None = None
+    cpu_partition: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Site | None:
+        """What STUDY_GPU and its fellows say (profiles/slurm/site.env.example); None where no GPU is named.
+
+        Raises StudyError for a GPU that is not known, a number that is none, and a GPU partition whose GPUs have no name.
+        """
+        name, partition = os.environ.get("STUDY_GPU", ""), os.environ.get("STUDY_GPU_PARTITION")
+        if not name:
+            if partition:
+                raise StudyError(f"STUDY_GPU is not set; name the GPU of partition {partition} in site.env, such as H100")
+            return None
+        return cls(
+            gpu=named_gpu(name, where="STUDY_GPU"),
+            gpus_per_node=_count("STUDY_GPUS_PER_NODE", 8),
+            gpus_per_stage=_count("STUDY_GPUS_PER_STAGE", 1),
+            cpus_per_gpu=_count("STUDY_CPUS_PER_GPU", 4),
+            gpu_partition=partition,
+            cpu_partition=os.environ.get("STUDY_CPU_PARTITION"),
+        )
+
+
+def named_gpu(name: str, *, where: str) -> Gpu:
+    """A GPU by its name, with what STUDY_GPU_MEMORY_GB says of its memory. Raises StudyError if it is not known."""
+    gpu = gpu_named(name)
+    if gpu is None:
+        raise StudyError(f"{where}: {name!r} is not known; name one of {', '.join(GPUS)}, the most like it")
+    memory_gb = _count("STUDY_GPU_MEMORY_GB", int(gpu.memory_gb))
+    return replace(gpu, memory_gb=float(memory_gb))
+
+
+def _count(variable: str, default: int) -> int:
+    text = os.environ.get(variable) or str(default)
+    if not text.isdigit() or int(text) == 0:
+        raise StudyError(f"{variable}: {text!r} is not a whole number above 0; correct it in site.env")
+    return int(text)

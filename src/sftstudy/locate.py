@@ -12,11 +12,15 @@ from sftstudy.hashes import sha256_of
 from sftstudy.paths import Layout
 from sftstudy.records import WorldRecord, read_record
 
+SPACES = "spaces/"
+"""Before the name of a space, as in its address: FastChat's MT-Bench files lie in one."""
+
 
 def locate(location: Location, layout: Layout, *, registry: str) -> Path:
     """Path of a file that exists; `registry` is the config file that a remedy names, such as `data.yaml`.
 
-    For the hub, `split` is the file's name in the data set repository, such as `question.jsonl`.
+    For the hub, `split` is the file's name in the data set repository, such as `question.jsonl`; a space is named
+    `spaces/OWNER/NAME`.
     """
     match location:
         case WorldFile():
@@ -119,8 +123,9 @@ def _from_hub(split: HubSplit) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name = "/".join(filter(None, [split.config, split.split]))
+    kind = "space" if split.hub.startswith(SPACES) else "dataset"
     try:
-        return Path(hf_hub_download(split.hub, name, repo_type="dataset", revision=split.revision))
+        return Path(hf_hub_download(split.hub.removeprefix(SPACES), name, repo_type=kind, revision=split.revision))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise StudyError(
             f"{split.hub}: {name}: {str(error).splitlines()[0]}; check the name, or download the file and give `path`"

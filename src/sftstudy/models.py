@@ -117,6 +117,8 @@ def _download(model: HubModel, folder: Path) -> None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    if model.revision is None:
+        raise StudyError(f"{model.id}: no revision; name a commit under `pins` in config.yaml of your overlay")
     try:
         found = snapshot_download(model.id, revision=model.revision, allow_patterns=HUB_PATTERNS)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:

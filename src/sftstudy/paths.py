@@ -64,7 +64,7 @@ class Layout:
 
     def run(self, model: str, data: str, recipe: str, seed: int) -> Path:
         """Folder of a run, relative to either root."""
-        return Path("runs") / model / data / recipe / f"seed{seed}"
+        return Path(f"runs/{model}/{data}/{recipe}/seed{seed}")
 
     def stage_results(self, model: str, data: str, recipe: str, seed: int, stage: str) -> Path:
         """A stage's records: spec.yaml, data.json, training.json, metrics.jsonl, selection.json, scores/."""
@@ -79,6 +79,10 @@ class Layout:
         return stage_results / "rungs" / rung
 
     # benchmarks and studies
+
+    def judging_ledger(self, suite: str, judge: str) -> Path:
+        """What all jobs of a suite have spent on a judge, if it has a budget."""
+        return self.scratch / "judging" / suite / f"{judge.replace('/', '--')}.jsonl"
 
     def suite_spec(self, suite: str) -> Path:
         """Spec of a suite of benchmarks."""
@@ -103,4 +107,14 @@ class Layout:
 
 def score_stem(stage_results: Path, suite: str, part: str) -> Path:
     """Stem of a score record: `.json` is the record, `.parquet` items; MT-Bench adds `.answers.jsonl` and `.judgments.jsonl`."""
-    return stage_results / "scores" / suite / part
+    return stage_results / f"scores/{suite}/{part}"
+
+
+def base_answers(base_results: Path, suite: str) -> Path:
+    """MT-Bench answers of an untouched model, which has one checkpoint and so one part."""
+    return score_stem(base_results, suite, "part01.answers.jsonl")
+
+
+def answers_file(stage_scratch: Path, key: str) -> Path:
+    """A checkpoint's MT-Bench answers, named by all that they depend on: suites with the same questions share them."""
+    return stage_scratch / "answers" / f"{key}.jsonl"

@@ -13,21 +13,32 @@ from sftstudy.config import NO_NAME, Training
 from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local, files_below
-from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
+from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, base_answers, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.screen import rung_step
 from sftstudy.screens import Screens
 from sftstudy.semantics import PINNED_MAJORS
-from sftstudy.study import Run, check_no_leak, definition_files, expand_recipe, files_of, runs_of
+from sftstudy.settings import settings_of
+from sftstudy.study import (
+    Run,
+    check_no_leak,
+    definition_files,
+    expand_recipe,
+    files_of,
+    judge_models,
+    published_tables,
+    quoted_numbers,
+    runs_of,
+)
 
 
 def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
     """Steps of a stage and the places of its checkpoints, from the rows of its mixture.
 
     The budget is `epochs` x rows, or `budget_samples`; a remainder smaller than a batch is dropped: steps = floor(budget / batch).
-    A checkpoint is saved at the first step that reaches its threshold: i/N of what all steps see, or i x `save_every`
-    and the end.
-    Raises StudyError if the batch exceeds the rows, or if there are more checkpoints than steps.
+    A checkpoint is saved at the first step that reaches i/N of what all steps see, or every floor(`save_every` / batch) steps (as
+    in the paper's code) and at the end.
+    Raises StudyError if the batch exceeds the rows or `save_every`, or if there are more checkpoints than steps.
     """
     batch = training.effective_batch_size
     if batch > num_samples:
@@ -38,9 +49,10 @@ def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]
     if training.num_checkpoints:
         steps = [math.ceil(i * num_steps / training.num_checkpoints) for i in range(1, training.num_checkpoints + 1)]
     else:
-        every = training.save_every or budget
-        steps = [math.ceil(i * every / batch) for i in range(1, num_steps * batch // every + 1)]
-        steps = sorted({*steps, num_steps})
+        every = (training.save_every or 0) // batch
+        if every == 0:
+            raise StudyError(f"save_every {training.save_every} is less than a batch of {batch}; save less often")
+        steps = sorted({*range(every, num_steps + 1, every), num_steps})
     if num_steps == 0 or len(set(steps)) < len(steps) or steps[0] == 0:
         raise StudyError(f"{num_steps} steps are too few for its checkpoints; raise the budget, or ask for fewer checkpoints")
     if (training.warmup_steps or 0) >= num_steps:
@@ -66,11 +78,7 @@ class Plan:
         for name in studies or []:
             known(name, registry.studies, what="study", where="--config studies")
         plan = cls(registry, studies or active, folder)
-        for stage in plan.stages.values():
-            plan.suites_of(stage)
-        for name in plan.studies:
-            plan.study_spec(name)
-        _ = plan.screens
+        _ = plan.specs  # making them meets every mistake
         return plan
 
     # --- runs and stages
@@ -86,9 +94,13 @@ class Plan:
         found: dict[Path, spec.StageSpec] = {}
         for runs in self.runs.values():
             for run in runs:
-                for stage in [self._base(run.model), *self._stages(run)]:
+                for stage in self.stages_of(run):
                     found.setdefault(self.records_of(stage), stage)
         return found
+
+    def stages_of(self, run: Run) -> list[spec.StageSpec]:
+        """The untouched base of a run, and its stages in order, after those of other recipes that it starts from."""
+        return [self._base(run.model), *self._stages(run)]
 
     def records_of(self, stage: spec.StageSpec) -> Path:
         """Where a stage's records lie."""
@@ -109,7 +121,7 @@ class Plan:
     def _stages(self, run: Run, until: str | None = None) -> list[spec.StageSpec]:
         """A run's stages in order, after those of other recipes that it starts from; of a phased run perhaps only up to a phase."""
         recipe, phases = self.registry.recipes[run.recipe], list(self.registry.data[run.data].phases)
-        where = f"recipes.yaml: {run.recipe}"
+        where = self.registry.where("recipes", run.recipe)
         first = self._first_phase(run)
         scope = f"phase of data {run.data!r}" + (f" after {phases[first - 1]!r}" if first else "")
         for phase in [*recipe.stages, *recipe.select]:
@@ -134,7 +146,8 @@ class Plan:
         start = self.registry.recipes[run.recipe].starts_from
         if start is None:
             return 0
-        phases, where = list(self.registry.data[run.data].phases), f"recipes.yaml: {run.recipe}: starts_from.phase"
+        phases = list(self.registry.data[run.data].phases)
+        where = f"{self.registry.where('recipes', run.recipe)}: starts_from.phase"
         known(start.phase, phases, what=f"phase of data {run.data!r}", where=where)
         number = phases.index(start.phase)
         if number == len(phases) - 1:
@@ -159,7 +172,8 @@ class Plan:
         try:
             num_steps, checkpoints = places(training, sum(part.num_samples for part in mixture))
         except StudyError as error:
-            raise StudyError(f"recipes.yaml: {run.recipe}: with data {run.data!r}, stage {stage}: {error}") from None
+            where = self.registry.where("recipes", run.recipe)
+            raise StudyError(f"{where}: with data {run.data!r}, stage {stage}: {error}") from None
         return spec.StageSpec(
             model=run.model,
             data=run.data,
@@ -175,7 +189,7 @@ class Plan:
         )
 
     def _parent(self, stage: spec.StageSpec, phase: str) -> spec.Parent:
-        where = f"recipes.yaml: {stage.recipe}: select.{phase}"
+        where = f"{self.registry.where('recipes', stage.recipe)}: select.{phase}"
         selection = self.registry.recipes[stage.recipe].select.get(phase)
         if selection is None:
             raise StudyError(
@@ -222,25 +236,47 @@ class Plan:
 
     def suites_of(self, stage: spec.StageSpec) -> list[str]:
         """Suites that score a stage: those of the studies that have its run, and the one that selects its checkpoint."""
+        return self._suites[self.records_of(stage)]
+
+    @cached_property
+    def _suites(self) -> dict[Path, list[str]]:
+        """Stage folder -> its suites. Raises StudyError if a stage is trained on the very items that score it."""
+        found = {folder: self.wanted_by(self.studies, stage) for folder, stage in self.stages.items()}
+        for data, suites in sorted({(stage.data, tuple(found[folder])) for folder, stage in self.stages.items() if stage.training}):
+            check_no_leak(self.registry, data=data, suites=set(suites))
+        return found
+
+    def wanted_by(self, studies: Iterable[str], stage: spec.StageSpec) -> list[str]:
+        """Suites that score a stage for some studies alone, the one that selects its checkpoint included."""
         benchmarks = {
-            benchmark for name in self.studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
+            benchmark for name in studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
         if selection := self.selection_of(stage):
             benchmarks.add(selection.benchmark)
-        suites = {self.registry.benchmarks[benchmark] for benchmark in benchmarks}
-        if stage.data != NO_NAME:
-            check_no_leak(self.registry, data=stage.data, suites=suites)
-        return sorted(suites)
+        suite_of = self.registry.benchmarks
+        return sorted({suite_of[benchmark] for benchmark in benchmarks})
 
     def _has(self, study: str, stage: spec.StageSpec) -> bool:
         """Whether a study's tables need a stage: it belongs to a run of the study, or is the base of one."""
         if stage.stage == BASE_STAGE:
             return any(run.model == stage.model for run in self.runs[study])
-        return Run(stage.model, stage.data, stage.recipe, stage.seed) in self.runs[study]
+        return Run(stage.model, stage.data, stage.recipe, stage.seed) in self._run_sets[study]
+
+    @cached_property
+    def _run_sets(self) -> dict[str, set[Run]]:
+        return {name: set(runs) for name, runs in self.runs.items()}
 
     def score_stems(self, stage: spec.StageSpec, suite: str) -> list[Path]:
         """Stems of a suite's score records for all parts of a stage."""
         return [score_stem(self.records_of(stage), suite, part) for part in self.parts(stage, suite)]
+
+    def judged_with(self, stage: spec.StageSpec, suite: str) -> list[Path]:
+        """What judging a stage's answers reads besides them: records of judges' weights, and the base model's answers."""
+        definition = self.registry.suites[suite]
+        found = [self.layout.model_record(model) for model in judge_models(definition)]
+        if isinstance(definition, config.MtBenchSuite) and definition.against == "base" and stage.stage != BASE_STAGE:
+            found.append(base_answers(self.records_of(self._base(stage.model)), suite))
+        return found
 
     def parts(self, stage: spec.StageSpec, suite: str) -> dict[str, list[str]]:
         """Blocks of the stage's checkpoints that one job scores."""
@@ -313,6 +349,8 @@ class Plan:
                 found[folder] = self.phase_spec(stage.model, stage.data, part.phase)
             for suite in self.suites_of(stage):
                 found[self.layout.suite_spec(suite).parent] = self.suite_spec(suite)
+                for model in judge_models(self.registry.suites[suite]):
+                    found[self.layout.model_record(model).parent] = self.model_spec(model)
         for world in sorted({world for value in list(found.values()) for world in self.worlds_of(value)}):
             found[self.layout.world_record(world).parent] = self.world_spec(world)
         for name in self.studies:
@@ -359,7 +397,7 @@ class Plan:
         definition = self.registry.models[model]
         world_hash = None
         if isinstance(definition, config.ScratchModel):
-            world_hash = self._world_hash(definition.world, where=f"models.yaml: {model}.world")
+            world_hash = self._world_hash(definition.world, where=f"{self.registry.where('models', model)}.world")
         return spec.ModelSpec(name=model, model=definition, world_hash=world_hash)
 
     @cache
@@ -367,7 +405,8 @@ class Plan:
         """Spec of a data set's validation."""
         phases = self.registry.data[data].phases
         sources = [source.location for definition in phases.values() for source in definition.sources]
-        return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=f"data.yaml: {data}"))
+        where = self.registry.where("data", data)
+        return spec.DataSpec(name=data, phases=phases, world_hashes=self._world_hashes(sources, where=where))
 
     @cache
     def overlap_spec(self, data: str) -> spec.OverlapSpec:
@@ -377,7 +416,7 @@ class Plan:
         phases = self.registry.data[data].phases
         sources = [source.location for definition in phases.values() for source in definition.sources]
         places = [place for benchmark in benchmarks.values() for place in benchmark.uses]
-        where = f"data.yaml: {data}, and the benchmarks that score it"
+        where = f"{self.registry.where('data', data)}, and the benchmarks that score it"
         return spec.OverlapSpec(
             data=data, phases=phases, benchmarks=benchmarks, world_hashes=self._world_hashes(sources + places, where=where)
         )
@@ -393,7 +432,7 @@ class Plan:
     def phase_spec(self, model: str, data: str, phase: str) -> spec.PhaseSpec:
         """Spec of a phase prepared for a model."""
         definition = self.registry.data[data]
-        where = f"data.yaml: {data}.drop_overlap_with"
+        where = f"{self.registry.where('data', data)}.drop_overlap_with"
         names = [known(name, self.registry.benchmarks, what="benchmark", where=where) for name in definition.drop_overlap_with]
         items = {name: self.item_places(name) for name in names}
         sources = [source.location for source in definition.phases[phase].sources]
@@ -406,7 +445,7 @@ class Plan:
             **{name: getattr(definition, name) for name in config.Cleaning.model_fields},
             overlap=items,
             model_hash=spec.spec_hash(self.model_spec(model)),
-            world_hashes=self._world_hashes(sources + places, where=f"data.yaml: {data}.phases.{phase}"),
+            world_hashes=self._world_hashes(sources + places, where=f"{self.registry.where('data', data)}.phases.{phase}"),
             libraries=PINNED_MAJORS,
         )
 
@@ -417,14 +456,23 @@ class Plan:
         return spec.SuiteSpec(
             name=suite,
             suite=definition,
-            world_hashes=self._world_hashes(list(files_of(definition).values()), where=f"benchmarks.yaml: {suite}"),
+            world_hashes=self._world_hashes(list(files_of(definition).values()), where=self.registry.where("benchmarks", suite)),
+            model_hashes={
+                model: spec.spec_hash(
+                    self.model_spec(
+                        known(model, self.registry.models, what="model", where=self.registry.where("benchmarks", suite) + ".judges")
+                    )
+                )
+                for model in judge_models(definition)
+            },
             definitions={f"{path.parent.name}/{path.name}": sha256_of(path) for path in definition_files(definition, self.folder)},
         )
 
     def study_spec(self, name: str) -> spec.StudySpec:
         """Spec of a study's tables."""
         study, recipes = self.registry.studies[name], {run.recipe for run in self.runs[name]}
-        suites = sorted({self.registry.benchmarks[benchmark] for benchmark in study.benchmarks})
+        names = sorted({self.registry.benchmarks[benchmark] for benchmark in study.benchmarks})
+        suites = {suite: spec.spec_hash(self.suite_spec(suite)) for suite in names}
         stages = [self._planned(stage, suites) for stage in self.stages.values() if self._has(name, stage)]
         return spec.StudySpec(
             name=name,
@@ -436,9 +484,12 @@ class Plan:
             figures=study.figures,
             screen=study.screen,
             replay=study.replay,
+            settings=settings_of(name, self.runs[name], self.registry),
+            published={table: self.registry.published[table] for table in published_tables(study)},
+            quoted={number: self.registry.quoted[number] for number in quoted_numbers(study)},
         )
 
-    def _planned(self, stage: spec.StageSpec, suites: list[str]) -> spec.PlannedStage:
+    def _planned(self, stage: spec.StageSpec, suites: dict[str, str]) -> spec.PlannedStage:
         stage_hash = spec.spec_hash(stage)
         return spec.PlannedStage(
             model=stage.model,
@@ -448,13 +499,11 @@ class Plan:
             stage=stage.stage,
             spec_hash=stage_hash,
             last=self.records_of(stage) not in self.children,
+            num_steps=stage.num_steps,
             factors=stage.training.model_dump() if stage.training else {},
             scores={
-                suite: {
-                    part: spec.score_hash(stage_hash, spec.spec_hash(self.suite_spec(suite)), ckpts)
-                    for part, ckpts in self.parts(stage, suite).items()
-                }
-                for suite in suites
+                suite: {part: spec.score_hash(stage_hash, suite_hash, ckpts) for part, ckpts in self.parts(stage, suite).items()}
+                for suite, suite_hash in suites.items()
             },
         )
 
@@ -464,7 +513,9 @@ class Plan:
         if isinstance(suite, config.HarnessSuite):
             harness = suite.benchmarks[name]
             return spec.PlannedBenchmark(suite=suite_name, chance=harness.chance, unit="fraction", average=harness.average)
-        return spec.PlannedBenchmark(suite=suite_name, chance=1.0, unit="rating", average="micro", judge=suite.judge.model)
+        chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
+        judged = {"suite": suite_name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True}
+        return spec.PlannedBenchmark.model_validate(judged)
 
     def _world_hash(self, world: str, *, where: str) -> str:
         return spec.spec_hash(self.world_spec(known(world, self.registry.worlds, what="world", where=where)))
@@ -475,22 +526,37 @@ class Plan:
 
     # --- inputs
 
-    def check_inputs(self) -> None:
-        """Raise StudyError for the first local input that a planned job will want and that is not there.
+    @cached_property
+    def missing_inputs(self) -> list[str]:
+        """A line for each spec one of whose inputs a planned job will want and does not find, with file, key and remedy.
 
-        Inputs are files and folders that config names on this disk or in an installed package; jobs themselves make worlds and ask
-        the hub. What already has its records wants no input any more, so that copied results can be adopted without the raw data.
+        Inputs are files and folders that config names on this disk or in an installed package, and revisions of hub models; worlds
+        and files of the hub are fetched by jobs. What already has its records wants no input any more, so that copied results can
+        be adopted without the raw data.
         """
+        lines = []
         for folder, value in self.specs.items():
-            match value:
-                case spec.ModelSpec() if not (folder / "model.json").exists():
-                    _check_model(value.model, where=f"models.yaml: {value.name}")
-                case spec.PhaseSpec() if not (folder / "phase.json").exists():
-                    where = f"data.yaml: {value.data}.phases.{value.phase}"
-                    for number, source in enumerate(value.definition.sources):
-                        check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
-                case spec.SuiteSpec() if not self._is_scored(value.name):
-                    _check_suite(value.suite, where=f"benchmarks.yaml: {value.name}")
+            try:
+                self._check_inputs(folder, value)
+            except StudyError as error:
+                lines.append(str(error))
+        return lines
+
+    def check_inputs(self) -> None:
+        """Raise StudyError for the first of `missing_inputs`."""
+        for line in self.missing_inputs:
+            raise StudyError(line)
+
+    def _check_inputs(self, folder: Path, value: spec.Spec) -> None:
+        match value:
+            case spec.ModelSpec() if not (folder / "model.json").exists():
+                _check_model(value.model, where=self.registry.where("models", value.name))
+            case spec.PhaseSpec() if not (folder / "phase.json").exists():
+                where = f"{self.registry.where('data', value.data)}.phases.{value.phase}"
+                for number, source in enumerate(value.definition.sources):
+                    check_local(source.location, where=f"{where}.sources.{number}.from", folder=source.format == "taxonomy")
+            case spec.SuiteSpec() if not self._is_scored(value.name):
+                _check_suite(value.suite, where=self.registry.where("benchmarks", value.name))
 
     def _is_scored(self, suite: str) -> bool:
         stages = [stage for stage in self.stages.values() if suite in self.suites_of(stage)]
@@ -498,6 +564,11 @@ class Plan:
 
 
 def _check_model(model: config.Model, *, where: str) -> None:
+    if isinstance(model, config.HubModel) and model.revision is None:
+        pin = f"pins: {{{model.id}: COMMIT}}"
+        raise StudyError(
+            f"{where}.revision: not stated; choose a commit on the hub, and put `{pin}` into config.yaml of your overlay"
+        )
     if isinstance(model, config.FolderModel):
         check_folder(Path(model.path), where=f"{where}.path")
     elif isinstance(model, config.GgufModel):

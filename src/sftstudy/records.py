@@ -238,6 +238,10 @@ class Score(Entry):
     metric: str
     value: float | None = Field(description="None if too many verdicts failed")
     stderr: float | None
+    lowest: float | None = Field(default=None, description="value if all that failed had been worst")
+    highest: float | None = Field(default=None, description="value if all that failed had been best")
+    spread: float | None = Field(default=None, description="standard deviation between judgings, where answers are judged again")
+    disagreement: float | None = Field(default=None, description="mean distance of two judges on an item, for a panel")
     num_items: int
     num_fewshot: int
     higher_is_better: bool = True
@@ -252,6 +256,20 @@ class Score(Entry):
 
 PROTOCOL = ("items_hash", "protocol_hash", "task_version", "harness", "harness_version", "judge")
 """Fields in which two scores on a task must be equal if they are to be compared."""
+
+
+class Judging(Entry):
+    """What one judge did with the answers of one checkpoint. Tokens and cost are of all its verdicts, by whichever job."""
+
+    ckpt: str
+    judge: str
+    num_judgings: int
+    verdicts: dict[str, int] = Field(description="ok, unparsable, refused, server_error -> how many")
+    value: float | None = Field(description="mean of this judge's verdicts")
+    spread: float | None = Field(description="standard deviation between its judgings")
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float = Field(description="in the currency of the prices in config")
 
 
 SCORED = "scored"
@@ -275,6 +293,47 @@ class ScoreRecord(Record):
     part: str
     status: str = SCORED
     scores: list[Score]
+    judging: list[Judging] = []
+    files: dict[str, str] = Field({}, description="what MT-Bench read, such as `references` -> SHA-256")
+
+
+class Ratings(Entry):
+    """Mean of the verdicts that gave a rating, its error over questions, and its bounds if all others had been 1, or 10."""
+
+    mean: float | None = Field(description="None if no verdict gave a rating")
+    stderr: float | None
+    num_judged: int = Field(description="verdicts, each counted once")
+    num_unparsable: int = Field(description="those without a rating")
+    lowest: float
+    highest: float
+
+
+class ShownByFastChat(Entry):
+    """What FastChat's show_result prints for a file: all lines, repeated ones too, by the stored score, -1 left out."""
+
+    mean: float | None
+    turns: dict[str, float | None]
+
+
+class ModelJudgments(Entry):
+    """One model in a file of FastChat's single judgments. Of lines with one question, turn, judge and prompt the first counts."""
+
+    overall: Ratings
+    turns: dict[str, Ratings]
+    categories: dict[str, Ratings]
+    num_lines: int
+    num_duplicates: int = Field(description="lines equal to the one that counts")
+    num_repeats: int = Field(description="lines that judge the same again, with another verdict")
+    num_off_scale: int = Field(description="ratings below 1 or above 10; they enter the means, as in FastChat")
+    num_scores_corrected: int = Field(description="lines whose stored score is not what their text says")
+    fastchat: ShownByFastChat
+
+
+class JudgmentsRecord(Record):
+    """What a file of FastChat's single judgments says about each model."""
+
+    judges: list[str]
+    models: dict[str, ModelJudgments]
 
 
 class SelectionRecord(Record):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
 from sftstudy import config
 from sftstudy.records import write_text
@@ -24,11 +25,13 @@ FILES: dict[str, Any] = {
     "recipes": RecipesFile,
     "benchmarks": dict[str, config.Suite],
     "study": config.Study,
+    "paper-tables": dict[str, config.PublishedTable],
+    "paper-quoted": dict[str, config.Quoted],
 }
-"""Config file -> what it holds. `study` stands for each file of `studies/`."""
+"""Config file -> what it holds. `study` stands for each file of `studies/`, `models` for those of `models/` too, and so on."""
 
 CLASSES: dict[str, list[type[config.Strict]]] = {
-    "config.yaml": [config.Settings],
+    "config.yaml": [config.Settings, config.Instead],
     "worlds.yaml": [config.World],
     "models.yaml": [config.HubModel, config.FolderModel, config.GgufModel, config.ScratchModel, config.PretrainingStage],
     "data.yaml": [config.Data, config.Phase, config.Source],
@@ -39,6 +42,8 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
         config.Grid,
         config.ArmsTable,
         config.GridTable,
+        config.ConfigurationTable,
+        config.PublishedNumbers,
         config.DynamicsFigure,
         config.ScoresFigure,
         config.Screen,
@@ -50,6 +55,8 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
         config.Audit,
         config.Replay,
     ],
+    "paper/*.yaml": [config.PublishedTable, config.PublishedRow, config.Quoted],
+    "where values come from": [config.Sources],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],
 }
 """Section of the reference -> the classes that it describes."""
@@ -115,7 +122,7 @@ def _schema_text(schema: dict[str, Any]) -> str:
 def _default_text(field: Any) -> str:
     if field.is_required():
         return "required"
-    return "" if field.default is None else f"`{json.dumps(field.default)}`"
+    return "" if field.default is None else f"`{json.dumps(to_jsonable_python(field.default))}`"
 
 
 def files(folder: Path) -> dict[Path, str]:

@@ -1,5 +1,6 @@
 """Reads `config/`: the shipped folder and, if given, a user's overlay folder of the same layout, into one registry.
 
+A registry is a file such as `recipes.yaml` and, where there are many definitions, the files of a folder `recipes/` besides.
 Every mistake in a file ends as one line that names file, key and remedy. Paths in a file are relative to the file's folder.
 """
 
@@ -20,9 +21,13 @@ from sftstudy.config import (
     PATH_KEYS,
     Data,
     HarnessSuite,
+    HubModel,
     Model,
+    PublishedTable,
+    Quoted,
     Recipe,
     Settings,
+    Sources,
     Strict,
     Study,
     Suite,
@@ -43,7 +48,14 @@ class Registry(Strict):
     sweeps: dict[str, list[str]]
     suites: dict[str, Suite]
     studies: dict[str, Study]
+    published: dict[str, PublishedTable]
+    quoted: dict[str, Quoted]
     settings: Settings
+    files: dict[str, dict[str, str]]
+
+    def where(self, kind: str, name: str) -> str:
+        """File and name of a definition, such as `recipes/paper.yaml: lab-stacked`, for a message about it."""
+        return f"{self.files[kind].get(name, f'{kind}.yaml')}: {name}"
 
     @property
     def benchmarks(self) -> dict[str, str]:
@@ -67,6 +79,8 @@ _REGISTRIES: dict[str, TypeAdapter[Any]] = {
     "models": TypeAdapter(dict[str, Model]),
     "data": TypeAdapter(dict[str, Data]),
     "benchmarks": TypeAdapter(dict[str, Suite]),
+    "paper/tables": TypeAdapter(dict[str, PublishedTable]),
+    "paper/quoted": TypeAdapter(dict[str, Quoted]),
 }
 
 
@@ -79,31 +93,53 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
     folders = [folder] + ([overlay] if overlay else [])
     if overlay and not overlay.is_dir():
         raise StudyError(f"--config overlay={overlay}: no such folder; make one with the layout of {folder}/")
-    parsed = {name: _merged(folders, f"{name}.yaml", adapter) for name, adapter in _REGISTRIES.items()}
-    _check_benchmark_names(parsed["benchmarks"])
-    recipes, sweeps = _recipes(folders)
+    files: dict[str, dict[str, str]] = {}
+    parsed = {name: _merged(folders, name, adapter, files) for name, adapter in _REGISTRIES.items()}
+    _check_benchmark_names(parsed["benchmarks"], files["benchmarks"])
+    recipes, sweeps = _recipes(folders, files)
     studies = {
-        file.stem: (_typed(TypeAdapter(Study), _content(file), file), file)
+        file.stem: _typed(TypeAdapter(Study), _content(file), file)
         for base in folders
         for file in sorted((base / "studies").glob("*.yaml"))
     }
     settings_file = folders[-1] / "config.yaml"
-    settings = _typed(TypeAdapter(Settings), _content(settings_file, required=True), settings_file)
+    settings: Settings = _typed(TypeAdapter(Settings), _content(settings_file, required=True), settings_file)
     registry = Registry.model_construct(
         worlds=parsed["worlds"],
-        models=parsed["models"],
+        models=_pinned(parsed["models"], settings, where=f"{settings_file}: pins"),
         data=parsed["data"],
         recipes=recipes,
         sweeps=sweeps,
         suites=parsed["benchmarks"],
-        studies={name: study for name, (study, _) in studies.items()},
+        studies=studies,
+        published=parsed["paper/tables"],
+        quoted=parsed["paper/quoted"],
         settings=settings,
+        files=files,
     )
     for name in settings.studies:
         known(name, registry.studies, what="study", where=f"{settings_file}: studies")
+    for kind, what, held in (("model", "model", registry.models), ("data", "data set", registry.data)):
+        for name, other in getattr(settings.instead, kind).items():
+            for either in (name, other):
+                known(either, held, what=what, where=f"{settings_file}: instead.{kind}")
     for name in settings.keep:
         known(name, registry.recipes | registry.sweeps, what="recipe", where=f"{settings_file}: keep")
     return registry, settings.studies
+
+
+def _pinned(models: dict[str, Any], settings: Settings, *, where: str) -> dict[str, Any]:
+    """Models, with the revisions that `pins` has for those without one."""
+    open_models = {name: model for name, model in models.items() if isinstance(model, HubModel) and model.revision is None}
+    identifiers = {model.id for model in open_models.values()}
+    for identifier in settings.pins:
+        known(identifier, identifiers, what="model without a revision and with the id", where=where)
+    pinned = {
+        name: model.model_copy(update={"revision": settings.pins[model.id]})
+        for name, model in open_models.items()
+        if model.id in settings.pins
+    }
+    return models | pinned
 
 
 def known(name: str, registry: Any, *, what: str, where: str) -> str:
@@ -192,18 +228,27 @@ def _one_line(error: ValidationError, content: Any, file: Path) -> str:
     return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r:.60})"
 
 
-def _merged(folders: list[Path], filename: str, adapter: TypeAdapter[Any]) -> dict[str, Any]:
+def _registry_files(base: Path, name: str) -> list[Path]:
+    return [base / f"{name}.yaml", *sorted((base / name).glob("*.yaml"))]
+
+
+def _merged(folders: list[Path], kind: str, adapter: TypeAdapter[Any], files: dict[str, dict[str, str]]) -> dict[str, Any]:
+    """All definitions of a kind; `files` learns which file, relative to its config folder, has which."""
     merged: dict[str, Any] = {}
+    files[kind] = {}
     for base in folders:
-        _add(merged, _typed(adapter, _content(base / filename), base / filename), base / filename)
+        for file in _registry_files(base, kind):
+            new = _typed(adapter, _content(file), file)
+            _add(merged, new, file)
+            files[kind] |= dict.fromkeys(new, file.relative_to(base).as_posix())
     return merged
 
 
-def _check_benchmark_names(suites: dict[str, Suite]) -> None:
+def _check_benchmark_names(suites: dict[str, Suite], files: dict[str, str]) -> None:
     seen: dict[str, str] = {}
     for name, suite in suites.items():
         for benchmark in suite.benchmarks if isinstance(suite, HarnessSuite) else [name]:
-            where = f"benchmarks.yaml: {name}.benchmarks.{benchmark}"
+            where = f"{files[name]}: {name}.benchmarks.{benchmark}"
             if benchmark in seen:
                 raise StudyError(f"{where}: suite {seen[benchmark]!r} has a benchmark of this name; choose another")
             _check_name(benchmark, where)
@@ -223,29 +268,40 @@ def _add(merged: dict[str, Any], new: dict[str, Any], file: Path) -> None:
     merged.update(new)
 
 
-def _recipes(folders: list[Path]) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
+def _recipes(folders: list[Path], files: dict[str, dict[str, str]]) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
     recipes: dict[str, Recipe] = {}
     cells: dict[str, list[str]] = {}
+    files["recipes"] = {}
     for base in folders:
-        file = base / "recipes.yaml"
-        parsed: RecipesFile = _typed(TypeAdapter(RecipesFile), _content(file), file)
-        _add(recipes, parsed.recipes, file)
-        for name, recipe in parsed.recipes.items():
-            for phase in recipe.stages:
-                stage_training(recipe, phase, where=f"{file}: recipes.{name}")
-        for name, sweep in parsed.sweeps.items():
-            where = f"{file}: sweeps.{name}"
-            known(sweep.base, recipes, what="recipe", where=f"{where}.base")
-            if recipes[sweep.base].stages:
-                raise StudyError(f"{where}.base: a recipe with overrides by stage would not vary in them; move them into training")
-            expanded = _expand(sweep, recipes[sweep.base], where)
-            _add(recipes, {cell: recipe for cell, recipe in expanded.items() if cell != sweep.base}, file)
-            _add(cells, {name: list(expanded)}, file)
-        if both := sorted(recipes.keys() & cells.keys()):
-            raise StudyError(f"{file}: {both[0]}: a recipe and a sweep have this name; choose another")
-        for name in parsed.recipes:
-            _check_start(name, recipes, where=f"{file}: recipes.{name}.starts_from")
+        for file in _registry_files(base, "recipes"):
+            before = set(recipes)
+            parsed: RecipesFile = _typed(TypeAdapter(RecipesFile), _content(file), file)
+            _add(recipes, parsed.recipes, file)
+            for name, recipe in parsed.recipes.items():
+                for phase in recipe.stages:
+                    stage_training(recipe, phase, where=f"{file}: recipes.{name}")
+            _add_sweeps(recipes, cells, parsed.sweeps, file)
+            if both := sorted(recipes.keys() & cells.keys()):
+                raise StudyError(f"{file}: {both[0]}: a recipe and a sweep have this name; choose another")
+            for name in parsed.recipes:
+                _check_start(name, recipes, where=f"{file}: recipes.{name}.starts_from")
+            files["recipes"] |= dict.fromkeys(recipes.keys() - before, file.relative_to(base).as_posix())
     return recipes, cells
+
+
+def _add_sweeps(recipes: dict[str, Recipe], cells: dict[str, list[str]], sweeps: dict[str, Sweep], file: Path) -> None:
+    """Add the cells of a file's sweeps to the recipes, those that several sweeps share once."""
+    made: dict[str, Recipe] = {}
+    for name, sweep in sweeps.items():
+        where = f"{file}: sweeps.{name}"
+        known(sweep.base, recipes, what="recipe", where=f"{where}.base")
+        if recipes[sweep.base].stages:
+            raise StudyError(f"{where}.base: a recipe with overrides by stage would not vary in them; move them into training")
+        expanded = _expand(sweep, recipes[sweep.base], where)
+        new = {cell: recipe for cell, recipe in expanded.items() if cell != sweep.base and made.get(cell) != recipe}
+        _add(recipes, new, file)
+        made |= new
+        _add(cells, {name: list(expanded)}, file)
 
 
 def _check_start(name: str, recipes: dict[str, Recipe], *, where: str) -> None:
@@ -268,15 +324,26 @@ def _expand(sweep: Sweep, base: Recipe, where: str) -> dict[str, Recipe]:
         for key in factors:
             known(key, Training.model_fields, what="training key", where=f"{where}.vary")
         training = base.training.model_dump(exclude_unset=True) | factors
-        recipe = base.model_copy(update={"training": _typed(TypeAdapter(Training), training, Path(f"{where}.vary"))})
+        update = {"training": _typed(TypeAdapter(Training), training, Path(f"{where}.vary"))}
+        same = update["training"] == base.training
+        recipe = base if same else base.model_copy(update=update | {"sources": _cell_sources(sweep, base)})
         try:
-            name = sweep.base if recipe == base else sweep.name.format(base=sweep.base, **factors)
+            name = sweep.base if same else sweep.name.format(base=sweep.base, **factors)
         except (KeyError, IndexError, ValueError) as error:
             raise StudyError(f"{where}.name: {error} is no factor of the sweep; use {{base}} and the keys of `vary`") from None
         if name in expanded:
             raise StudyError(f"{where}.name: two cells are called {name!r}; put every factor of `vary` into the template")
         expanded[name] = recipe
     return expanded
+
+
+def _cell_sources(sweep: Sweep, base: Recipe) -> Sources | None:
+    """The base's sources, but for the varied keys those of the sweep."""
+    if base.sources is None:
+        return sweep.sources
+    own = sweep.sources or Sources.model_validate({})
+    kept = {origin: [key for key in getattr(base.sources, origin) if key not in sweep.vary] for origin in Sources.model_fields}
+    return Sources.model_validate({origin: keys + getattr(own, origin) for origin, keys in kept.items()})
 
 
 def stage_training(recipe: Recipe, phase: str, *, where: str) -> Training:
@@ -289,5 +356,9 @@ def stage_training(recipe: Recipe, phase: str, *, where: str) -> Training:
         raise StudyError(_one_line(error, merged, Path(f"{where}: stages.{phase}"))) from None
 
 
-_ALL_KEYS = sorted({key for model in Strict.__subclasses__() for key in model.model_fields} | {"from"})
+def _all_keys(model: type[Strict]) -> set[str]:
+    return {*model.model_fields, *(key for narrower in model.__subclasses__() for key in _all_keys(narrower))}
+
+
+_ALL_KEYS = sorted(_all_keys(Strict) | {"from"})
 """Every key that a config file may hold, for `did you mean`."""

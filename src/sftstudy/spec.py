@@ -140,7 +140,7 @@ class StageSpec(Strict):
 
 
 class SuiteSpec(Strict):
-    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds whose files it reads.
+    """Input of the scoring rules: one suite of benchmarks, with the spec hashes of the worlds and judges' models that it reads.
 
     `definitions` has the SHA-256 of files that define the suite beside the config: own lm-eval task files, item lists, and what it
     reads from the shipped config folder. An edited one makes another suite.
@@ -150,6 +150,7 @@ class SuiteSpec(Strict):
     name: str
     suite: config.Suite
     world_hashes: dict[str, str] = {}
+    model_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
 
 
@@ -185,6 +186,7 @@ class PlannedStage(Strict):
     stage: str
     spec_hash: str
     last: bool
+    num_steps: int = 0
     factors: dict[str, Any] = Field(description="the recipe's training keys, for tables by factor")
     scores: dict[str, dict[str, str]] = Field(description="suite -> part -> expected spec hash of the score record")
 
@@ -197,6 +199,18 @@ class PlannedBenchmark(Strict):
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
     average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks; intervals follow it")
+    clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
+
+
+class Setting(Strict):
+    """A value that a study's numbers rest on. `part` is a phase of the data or of a recipe; `origin` is absent for users' own."""
+
+    subject: Literal["study", "model", "data", "recipe", "benchmark"]
+    name: str
+    part: str = ""
+    key: str
+    value: Any
+    origin: config.Origin | None = None
 
 
 class StudySpec(Strict):
@@ -212,6 +226,9 @@ class StudySpec(Strict):
     figures: dict[str, config.Figure]
     screen: config.Screen | None = None
     replay: config.Replay | None = None
+    settings: list[Setting] = Field([], description="every value of every run")
+    published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
+    quoted: dict[str, config.Quoted] = {}
 
 
 Spec = Annotated[
@@ -261,7 +278,7 @@ def spec_hash(spec: Spec, program: str | None = None) -> str:
 def identity(value: Any) -> Any:
     """What of a spec can change a number: incidental keys left out, and paths as the user wrote them, relative to their folder."""
     if isinstance(value, Strict):
-        names = [name for name in type(value).model_fields if name not in value.incidental]
+        names = [name for name, field in type(value).model_fields.items() if name not in value.incidental and not field.exclude]
         return {name: _written(getattr(value, name)) if name in PATH_KEYS else identity(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}

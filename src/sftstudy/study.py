@@ -28,7 +28,7 @@ def expand_recipe(name: str, registry: Registry) -> list[str]:
 
 def runs_of(name: str, registry: Registry) -> list[Run]:
     """All runs of a study, sorted. Raises StudyError for a name that no registry has."""
-    study, where = registry.studies[name], f"studies/{name}.yaml"
+    study, where, instead = registry.studies[name], f"studies/{name}.yaml", registry.settings.instead
     runs: set[Run] = set()
     for number, grid in enumerate(study.runs):
         at = f"{where}: runs.{number}"
@@ -39,7 +39,9 @@ def runs_of(name: str, registry: Registry) -> list[Run]:
         for recipe in grid.recipe:
             known(recipe, registry.recipes | registry.sweeps, what="recipe", where=f"{at}.recipe")
         cells = [cell for recipe in grid.recipe for cell in expand_recipe(recipe, registry)]
-        runs.update(Run(*coordinates) for coordinates in itertools.product(grid.model, grid.data, cells, grid.seed))
+        models = [instead.model.get(model, model) for model in grid.model]
+        data_sets = [instead.data.get(data, data) for data in grid.data]
+        runs.update(Run(*coordinates) for coordinates in itertools.product(models, data_sets, cells, grid.seed))
     for number, benchmark in enumerate(study.benchmarks):
         known(benchmark, registry.benchmarks, what="benchmark", where=f"{where}: benchmarks.{number}")
     _check_outputs(study, registry, where=where, recipes={run.recipe for run in runs})
@@ -53,9 +55,18 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
             known(table.sweep, registry.sweeps, what="sweep", where=f"{where}: tables.{name}.sweep")
             if absent := sorted(set(registry.sweeps[table.sweep]) - recipes):
                 raise StudyError(f"{where}: tables.{name}.sweep: {absent[0]!r} is not run; add {table.sweep!r} to the study's runs")
-        else:
+        elif table.kind == "arms":
             for label, recipe in table.arms.items():
                 known(recipe, recipes, what="recipe of this study", where=f"{where}: tables.{name}.arms.{label}")
+            if table.paper:
+                at = f"{where}: tables.{name}.paper"
+                published = registry.published[known(table.paper, registry.published, what="table of paper/", where=at)]
+                if [*table.arms] != published.arms:
+                    raise StudyError(f"{at}: the arms of {table.paper!r} are {', '.join(published.arms)}; call yours the same")
+        elif table.kind == "published":
+            for key, held in (("tables", registry.published), ("quoted", registry.quoted)):
+                for number in getattr(table, key):
+                    known(number, held, what=f"entry of paper/{key}.yaml", where=f"{where}: tables.{name}.{key}")
     for name, figure in study.figures.items():
         lines = figure.arms if figure.kind == "scores" else figure.recipes
         names = recipes | (registry.sweeps.keys() if figure.kind == "dynamics" else set())
@@ -69,6 +80,18 @@ def _check_looks(study: Study, *, where: str) -> None:
             known(looks.benchmark, study.benchmarks, what="benchmark of this study", where=f"{where}: {name}.benchmark")
 
 
+def published_tables(study: Study) -> list[str]:
+    """Tables of the paper that a study's tables show."""
+    beside = [table.paper for table in study.tables.values() if table.kind == "arms" and table.paper]
+    alone = [name for table in study.tables.values() if table.kind == "published" for name in table.tables]
+    return sorted({*beside, *alone})
+
+
+def quoted_numbers(study: Study) -> list[str]:
+    """Numbers of the paper's prose that a study's tables show."""
+    return sorted({name for table in study.tables.values() if table.kind == "published" for name in table.quoted})
+
+
 def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:
     """Raises StudyError if a training source is the very split that a benchmark scores."""
     scored = {_key(item): suite for suite in sorted(suites) for item in items_of(registry.suites[suite])}
@@ -76,8 +99,8 @@ def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:
         for number, source in enumerate(definition.sources):
             if suite := scored.get(_key(source.location)):
                 raise StudyError(
-                    f"data.yaml: {data}.phases.{phase}.sources.{number}.from: the suite {suite!r} scores these very items; "
-                    "train on another split"
+                    f"{registry.where('data', data)}.phases.{phase}.sources.{number}.from: the suite {suite!r} scores these very "
+                    "items; train on another split"
                 )
 
 
@@ -91,13 +114,20 @@ def items_of(suite: Suite) -> list[Location]:
 def files_of(suite: Suite) -> dict[str, Location]:
     """Key in the suite's definition -> what it reads from there: a file of a world, a path, a package or the hub."""
     if isinstance(suite, MtBenchSuite):
-        references = {"references": suite.references} if suite.references else {}
-        return {"questions": suite.questions, "prompts": suite.prompts, **references}
+        found: dict[str, Location | None] = {"questions": suite.questions, "prompts": suite.prompts, "references": suite.references}
+        found["against"] = None if suite.against == "base" else suite.against
+        found |= {f"judges.{number}.prompts": judge.prompts for number, judge in enumerate(suite.judges)}
+        return {key: place for key, place in found.items() if place is not None}
     return {
         f"benchmarks.{name}.uses.{number}": place
         for name, benchmark in suite.benchmarks.items()
         for number, place in enumerate(benchmark.uses)
     }
+
+
+def judge_models(suite: Suite) -> list[str]:
+    """Models whose weights a suite's judges are served from."""
+    return [judge.weights for judge in suite.judges if judge.weights] if isinstance(suite, MtBenchSuite) else []
 
 
 def definition_files(suite: Suite, folder: Path) -> list[Path]:

@@ -58,7 +58,7 @@ def test_adapters_are_merged_into_plain_checkpoints_and_resume(study: Any, monke
     monkeypatch.undo()
     record = train(study, stage)
     other = stage.model_copy(update={"recipe": "unbroken"})
-    write_again(study, other)
+    study.write(other)
     unbroken = train(study, other)
     assert losses(study, stage) == losses(study, other)
     assert [entry.weights_hash for entry in record.checkpoints] == [entry.weights_hash for entry in unbroken.checkpoints]
@@ -79,14 +79,6 @@ def test_adapters_are_merged_into_plain_checkpoints_and_resume(study: Any, monke
         for name in ("up_proj", "down_proj")
     ]
     assert [int(rank) for rank in ranks] == [4, 4]
-
-
-def write_again(study: Any, stage: Any) -> None:
-    """Mixture of a stage under another name."""
-    from sftstudy.data.mix import mix_stage
-    from sftstudy.records import write_record
-
-    write_record(study.results(stage) / "data.json", mix_stage(stage, layout=study.layout))
 
 
 def test_adapters_for_layers_that_are_not_there_end_with_one_line(study: Any) -> None:
@@ -112,7 +104,7 @@ def eight_bit_resume(study: Any, stage: Any, unbroken: Any) -> tuple[list[float]
 def test_an_8_bit_optimizer_resumes(study: Any) -> None:
     stage = study.stage(optimizer="adamw-8bit")
     unbroken = stage.model_copy(update={"recipe": "unbroken"})
-    write_again(study, unbroken)
+    study.write(unbroken)
     ((resumed, expected),) = in_processes(1, eight_bit_resume, study, stage, unbroken)
     assert resumed == expected
 
@@ -134,7 +126,7 @@ def test_a_full_disk_ends_with_one_line_and_the_last_state_stays(study: Any, pla
     assert len(list((study.scratch(stage) / "resume").glob("step*"))) >= 1
     assert not list(study.scratch(stage).rglob(".*partial"))
     unbroken = stage.model_copy(update={"recipe": "unbroken"})
-    write_again(study, unbroken)
+    study.write(unbroken)
     train(study, unbroken)
     assert train(study, stage).num_attempts == 2
     assert losses(study, stage) == losses(study, unbroken)
@@ -249,12 +241,12 @@ def test_trackers_get_every_step(study: Any, monkeypatch: pytest.MonkeyPatch, ca
 
     monkeypatch.setattr(SummaryWriter, "add_scalar", unreachable)
     lonely = stage.model_copy(update={"recipe": "lonely"})
-    write_again(study, lonely)
+    study.write(lonely)
     train(study, lonely)
     assert capsys.readouterr().err.count("tracker tensorboard: dropped, no route to host") == 1
     monkeypatch.setenv("SFTSTUDY_TRACKERS", "tensorbord")
     other = stage.model_copy(update={"recipe": "other"})
-    write_again(study, other)
+    study.write(other)
     with pytest.raises(
         StudyError, match=r"SFTSTUDY_TRACKERS: 'tensorbord' is not installed or not known; installed: .*tensorboard"
     ):

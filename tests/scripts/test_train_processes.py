@@ -62,19 +62,9 @@ def test_two_processes_give_the_numbers_of_one(study: Any, sharding: str) -> Non
     assert len({entry.weights_hash for entry in record.checkpoints}) == 3
 
     alone = study.stage().model_copy(update={"recipe": "alone"})
-    write_again(study, alone)
+    study.write(alone)
     train_stage(alone, layout=study.layout, device="cpu")
     assert together == pytest.approx(losses(study, alone), rel=1e-5)
-
-
-def write_again(study: Any, stage: Any) -> None:
-    """Spec and mixture of a stage under another name."""
-    from sftstudy import spec
-    from sftstudy.data.mix import mix_stage
-    from sftstudy.records import write_record
-
-    spec.write(study.results(stage) / "spec.yaml", stage)
-    write_record(study.results(stage) / "data.json", mix_stage(stage, layout=study.layout))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
@@ -189,7 +179,7 @@ def test_two_nodes_give_the_numbers_of_one(study: Any) -> None:
     assert read_record(study.results(stage) / "training.json", TrainingRecord).num_processes == 2
     together = losses(study, stage)
     alone = study.stage().model_copy(update={"recipe": "alone"})
-    write_again(study, alone)
+    study.write(alone)
     train_stage(alone, layout=study.layout, device="cpu")
     assert together == pytest.approx(losses(study, alone), rel=1e-5)
 

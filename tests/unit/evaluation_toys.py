@@ -15,6 +15,7 @@ TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|> {{ m.content }} <|end|> {% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+RULE = Judge(model="lcs-rule", server="rule")
 PROMPTS = Path(__file__).parents[2] / "config/tiny/judge_prompts.jsonl"
 
 
@@ -226,10 +227,22 @@ def make_mt_suite(folder: Path, *, judge: Judge | None = None, references: bool 
         kind="mt-bench",
         questions=LocalFile(path=str(folder / "questions.jsonl")),
         references=LocalFile(path=str(folder / "references.jsonl")) if references else None,
-        judge=judge or Judge(model="lcs-rule", server="rule"),
-        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS))} | settings),
+        **({"max_new_tokens": 6, "prompts": LocalFile(path=str(PROMPTS)), "judges": [judge or RULE]} | settings),
     )
     return spec.SuiteSpec(name="toy-mt", suite=suite)
+
+
+def write_pair_prompts(path: Path) -> LocalFile:
+    """Prompts by which a judge compares answers, in FastChat's format."""
+    both = "first: {answer_a_1} / {answer_a_2} second: {answer_b_1} / {answer_b_2}"
+    texts = {"pair-v2": "first: {answer_a} second: {answer_b}", "pair-v2-multi-turn": both}
+    texts |= {
+        "pair-math-v1": "{ref_answer_1} first: {answer_a} second: {answer_b}",
+        "pair-math-v1-multi-turn": "{ref_answer_2} " + both,
+    }
+    rest = {"type": "pairwise", "system_prompt": "Which is better?", "output_format": "[[A]]"}
+    write_jsonl(path, [{"name": name, "prompt_template": text} | rest for name, text in texts.items()])
+    return LocalFile(path=str(path))
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:

@@ -78,7 +78,7 @@ def test_a_seed_with_too_many_failed_verdicts_is_left_out_and_seen(tree: Tree) -
     assert (cell.seeds, cell.planned_seeds) == ((2,), (1, 2))
 
 
-def test_turns_of_a_question_are_clusters_only_for_ratings(tree: Tree) -> None:
+def test_turns_of_a_question_are_clusters_only_where_the_plan_says_so(tree: Tree) -> None:
     results = load(tree)
     chat, exam = results.base("m", "chat").scores, results.base("m", "exam").scores
     assert chat is not None

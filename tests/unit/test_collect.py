@@ -96,6 +96,7 @@ def test_failed_score_stays_without_a_value(tree: Tree) -> None:
     tree.stage("q", {"ckpt01": (10, 10, {"exam": [1, 0, 1, 0], "chat": [None, None, None, 9]})})
     scores, missing = collect(tree)
     assert list(missing["reason"]) == ["failed verdicts"]
+    assert list(missing["detail"]) == ["chat at ckpt01: 75% of its verdicts failed"]
     assert list(scores[(scores["recipe"] == "q") & (scores["benchmark"] == "chat")]["value"]) == [""]
 
 

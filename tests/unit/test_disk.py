@@ -1,12 +1,11 @@
 """The line about disk: an upper bound from parameters, places and what may go, and what is not known yet is said."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sftstudy import hashes, spec
-from sftstudy.disk import num_body_parameters, planned_disk
+from sftstudy import spec
+from sftstudy.disk import planned_disk
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.records import ModelRecord, provenance, write_record
@@ -74,10 +73,3 @@ def test_what_is_not_known_yet_is_said(tmp_path: Path) -> None:
     assert planned_disk(broken) == line
     line = planned_disk(Plan.from_config(CONFIG))
     assert line.endswith("; not counted: the embeddings of tiny-llama, whose vocabulary is not made yet")
-
-
-def test_a_scratch_models_body_is_counted_as_transformers_counts_it(model_folder: Path, tokenizer: Any) -> None:
-    architecture = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    embeddings = len(tokenizer) * 32
-    assert num_body_parameters(architecture | {"num_key_value_heads": 2}) == hashes.num_parameters(model_folder) - embeddings
-    assert num_body_parameters({"hidden_size": 32}) is None

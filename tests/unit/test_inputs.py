@@ -44,8 +44,8 @@ talk:
   questions: {path: questions.jsonl}
   references: {path: references.jsonl}
   prompts: {path: prompts.jsonl}
-  judge: {model: rule, server: rule}
-spare: {kind: mt-bench, questions: {path: nowhere.jsonl}, prompts: {path: nowhere.jsonl}, judge: {model: rule, server: rule}}
+  judges: [{model: rule, server: rule}]
+spare: {kind: mt-bench, questions: {path: nowhere.jsonl}, prompts: {path: nowhere.jsonl}, judges: [{model: rule, server: rule}]}
 """,
     "studies/mine.yaml": """
 question: Is everything there?

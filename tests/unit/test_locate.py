@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sftstudy import spec
-from sftstudy.config import LocalFile, PackageFile, World, WorldFile
+from sftstudy.config import HubSplit, LocalFile, PackageFile, World, WorldFile
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds, locate
 from sftstudy.paths import Layout
@@ -51,6 +51,20 @@ def test_an_edited_or_missing_file_of_a_world_names_the_forcerun(layout):
 def test_a_package_that_is_not_installed_is_named(layout):
     with pytest.raises(StudyError, match="package no_such_package: not installed"):
         locate(PackageFile(package="no_such_package", file="a.jsonl"), layout, registry="data.yaml")
+
+
+@pytest.mark.parametrize(
+    ("hub", "asked"), [("me/set", ("me/set", "dataset")), ("spaces/lmsys/mt-bench", ("lmsys/mt-bench", "space"))]
+)
+def test_files_of_a_data_set_or_a_space_come_from_the_hub(layout, tmp_path, monkeypatch, hub, asked):
+    def download(name: str, file: str, *, repo_type: str, revision: str) -> str:
+        assert (name, repo_type, file, revision) == (*asked, "data/question.jsonl", "abc")
+        (tmp_path / "question.jsonl").touch()
+        return str(tmp_path / "question.jsonl")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    place = HubSplit(hub=hub, split="data/question.jsonl", revision="abc")
+    assert locate(place, layout, registry="benchmarks.yaml") == tmp_path / "question.jsonl"
 
 
 def test_a_missing_file_names_the_registry_to_correct(layout, tmp_path):

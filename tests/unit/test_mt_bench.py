@@ -6,8 +6,10 @@ from evaluation_toys import WORDS, Toy, make_model, make_mt_suite, make_tokenize
 from sftstudy import spec
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import mt_bench
-from sftstudy.evaluate.mt_bench import answer, answer_batch, generate, stop_tokens
+from sftstudy.evaluate.generate import choose, generate, stop_tokens
+from sftstudy.evaluate.mt_bench import answer, answer_batch
 from sftstudy.evaluate.questions import Question
+from sftstudy.evaluate.weights import encode_chat
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_prompts_start_as_in_training(template, num_bos):
     chats = ChatTokenizer(tokenizer, name=template, stop_ids={tokenizer.eos_token_id})
     (trained,) = chats.tokenise(chats.render([[Message(**message) for message in chat]]))
     prompt = trained.input_ids[: trained.supervised.tolist().index(True)].tolist()
-    assert mt_bench._encode(tokenizer, chat[:1]) == prompt
+    assert encode_chat(tokenizer, chat[:1]) == prompt
     assert prompt.count(1) == trained.num_bos == num_bos
 
 
@@ -121,7 +123,7 @@ def test_a_draw_follows_the_softened_distribution():
     import torch
 
     logits = torch.tensor([[2.0, 1.0, 0.0]]).repeat(4000, 1)
-    tokens = mt_bench._choose(logits, [0.7] * 4000, [torch.Generator().manual_seed(seed) for seed in range(4000)])
+    tokens = choose(logits, [0.7] * 4000, [torch.Generator().manual_seed(seed) for seed in range(4000)])
     expected = torch.softmax(torch.tensor([2.0, 1.0, 0.0]) / 0.7, dim=0)
     shares = torch.bincount(torch.tensor(tokens), minlength=3) / 4000
     assert torch.allclose(shares, expected, atol=0.03)
@@ -163,6 +165,63 @@ def test_finished_answers_are_only_published_again(toy, tmp_path, monkeypatch):
     assert answers_of(toy, suite, toy.checkpoints) == first
     with pytest.raises(pytest.fail.Exception, match="answered again"):
         answers_of(toy, make_mt_suite(tmp_path, max_new_tokens=5), toy.checkpoints)
+
+
+def test_a_killed_job_answers_only_the_batches_that_are_missing(tmp_path, monkeypatch):
+    toy = make_toy(tmp_path)
+    suite = make_mt_suite(tmp_path, batch_size=1)
+    whole = answers_of(toy, suite, ["ckpt01"])
+    for path in (toy.scratch / "answers").iterdir():
+        path.unlink()
+    asked = []
+
+    def dying(model, tokenizer, batch, **settings):
+        asked.append(batch[0].question_id)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return answer_batch(model, tokenizer, batch, **settings)
+
+    monkeypatch.setattr(mt_bench, "answer_batch", dying)
+    with pytest.raises(KeyboardInterrupt):
+        answers_of(toy, suite, ["ckpt01"])
+    (partial,) = (toy.scratch / "answers").iterdir()
+    partial.write_bytes(partial.read_bytes() + b'{"question_id": 8')  # torn
+    again = answers_of(toy, suite, ["ckpt01"])
+    assert len(asked) == 3 + 2
+    assert sorted(asked[:2] + asked[3:]) == [81, 82, 83, 84]
+    assert [row | {"tstamp": 0} for row in again] == [row | {"tstamp": 0} for row in whole]
+    assert not partial.exists()
+
+
+def test_suites_that_ask_the_same_share_answers(toy, tmp_path, monkeypatch):
+    suite = make_mt_suite(tmp_path)
+    first = answers_of(toy, suite, ["ckpt01"])
+    monkeypatch.setattr(mt_bench, "load_model", lambda *_, **__: pytest.fail("answered again"))
+    other = spec.SuiteSpec(name="other-mt", suite=suite.suite.model_copy(update={"max_failure_share": 0.5}))
+    path = answer(toy.stage, other, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+    assert "other-mt" in str(path)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == first
+
+
+def test_ended_rows_leave_the_batch():
+    model, tokenizer = make_model(seed=1), make_tokenizer()
+    prompts = [tokenizer(text).input_ids for text in ("say red", "what colour is a hat ?", "again", "the ball")]
+    settings = {"temperatures": [0.0, 1.0, 0.0, 1.0], "seeds": [1, 2, 3, 4], "stop_ids": []}
+    sizes = []
+    forward = model.forward
+
+    def counting(*args, **kwargs):
+        sizes.append(len(kwargs["input_ids"]))
+        return forward(*args, **kwargs)
+
+    model.forward = counting
+    limits = [1, 9, 4, 9]
+    together = generate(model, prompts, max_new_tokens=limits, **settings)
+    assert [len(reply) for reply in together] == limits
+    assert sizes == [4, 3, 3, 3, 2, 2, 2, 2, 2]
+    for row, reply in enumerate(together):
+        alone = {name: values[row : row + 1] for name, values in settings.items()}
+        assert generate(model, [prompts[row]], max_new_tokens=limits[row], **alone) == [reply]
 
 
 def test_an_unknown_question_id_is_named(toy, tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sftstudy import semantics, spec
-from sftstudy.config import Training
+from sftstudy.config import Judge, Training
 from sftstudy.errors import StudyError
 from sftstudy.plan import Plan, places
 from sftstudy.registry import Registry
@@ -24,7 +24,7 @@ def training(**changes: object) -> Training:
         ({"num_checkpoints": 3}, 20, [(7, 70), (14, 140), (20, 200)]),
         ({"effective_batch_size": 30}, 6, [(3, 90), (6, 180)]),
         ({"epochs": None, "budget_samples": 55, "num_checkpoints": 1}, 5, [(5, 50)]),
-        ({"num_checkpoints": None, "save_every": 64}, 20, [(7, 70), (13, 130), (20, 200)]),
+        ({"num_checkpoints": None, "save_every": 64}, 20, [(6, 60), (12, 120), (18, 180), (20, 200)]),
         ({"num_checkpoints": None, "save_every": 100}, 20, [(10, 100), (20, 200)]),
         ({"num_checkpoints": None, "save_every": 1000}, 20, [(20, 200)]),
     ],
@@ -36,9 +36,9 @@ def test_places(changes: dict[str, object], steps: int, expected: list[tuple[int
 
 
 def test_paper_cadence() -> None:
-    """250,000 samples a save at batch 3,840 and 825,487 rows: saves every 66 steps, the first that reach the thresholds."""
+    """250,000 samples a save at batch 3,840 and 825,487 rows: saves every 65 steps, as the paper's code does."""
     _, saves = places(training(effective_batch_size=3840, num_checkpoints=None, save_every=250_000, epochs=1), 825_487)
-    assert [place.step for place in saves] == [66, 131, 196, 214]
+    assert [place.step for place in saves] == [65, 130, 195, 214]
 
 
 def test_impossible_places_say_why() -> None:
@@ -158,18 +158,45 @@ def test_what_cannot_change_a_number_changes_no_hash() -> None:
         return registry.model_copy(update={"suites": registry.suites | {suite: definition}})
 
     registry = Plan.from_config(CONFIG).registry
-    judge = registry.suites["tiny-mt-bench"].judge
+    judge = registry.suites["tiny-mt-bench"].judges[0]
     harness = registry.suites["tiny-harness"]
     other = harness.benchmarks["tiny-leaderboard"].model_copy(update={"average": "micro"})
     kept = [
-        changed("tiny-mt-bench", judge=judge.model_copy(update={"concurrency": 99, "num_retries": 9})),
+        changed("tiny-mt-bench", judges=[judge.model_copy(update={"concurrency": 99, "num_retries": 9, "max_cost": 1.0})]),
         changed("tiny-harness", checkpoints_per_job=1),
         # the second phase's checkpoint is chosen by tiny-mmlu alone
         changed("tiny-harness", benchmarks=harness.benchmarks | {"tiny-leaderboard": other}),
     ]
     assert [hashes(after) for after in kept] == [hashes(registry)] * len(kept)
-    assert hashes(changed("tiny-mt-bench", judge=judge.model_copy(update={"model": "another"}))) != hashes(registry)
+    assert hashes(changed("tiny-mt-bench", judges=[judge.model_copy(update={"model": "another"})])) != hashes(registry)
     assert hashes(changed("tiny-harness", batch_size=1)) != hashes(registry)
+
+
+def test_what_judging_needs_is_planned() -> None:
+    registry = Plan.from_config(CONFIG).registry
+    judge = Judge(model="own", server="transformers", weights="other")
+    suite = registry.suites["tiny-mt-bench"].model_copy(update={"judges": [judge], "against": "base"})
+    changes = {
+        "suites": registry.suites | {"tiny-mt-bench": suite},
+        "models": registry.models | {"other": registry.models["tiny-llama"]},
+    }
+    plan = Plan(registry.model_copy(update=changes), ["tiny"], CONFIG)
+    model = Path("results/models/other/model.json")
+    assert plan.specs[model.parent].name == "other"
+    base, *stages = plan.stages.values()
+    assert plan.judged_with(base, "tiny-mt-bench") == [model]
+    opponent = Path("results/runs/tiny-llama/none/none/seed0/00-base/scores/tiny-mt-bench/part01.answers.jsonl")
+    assert {tuple(plan.judged_with(stage, "tiny-mt-bench")) for stage in stages} == {(model, opponent)}
+    assert plan.judged_with(stages[0], "tiny-harness") == []
+    benchmark = plan.study_spec("tiny").benchmarks["tiny-mt-bench"]
+    assert (benchmark.unit, benchmark.chance, benchmark.judge, benchmark.clustered) == ("fraction", 0.5, "own", True)
+    # other weights of the judge are another judge
+    changes["models"] |= {"other": registry.models["tiny-llama"].model_copy(update={"seed": 7})}
+    other = Plan(registry.model_copy(update=changes), ["tiny"], CONFIG)
+    assert spec.spec_hash(other.suite_spec("tiny-mt-bench")) != spec.spec_hash(plan.suite_spec("tiny-mt-bench"))
+    changes["suites"] |= {"tiny-mt-bench": suite.model_copy(update={"judges": [judge.model_copy(update={"weights": "othr"})]})}
+    with pytest.raises(StudyError, match=r"benchmarks.yaml: tiny-mt-bench.judges: no model 'othr'; did you mean 'other'\?"):
+        Plan(registry.model_copy(update=changes), ["tiny"], CONFIG).suite_spec("tiny-mt-bench")
 
 
 def test_a_new_benchmark_replans_the_overlap_report_and_the_tables_alone() -> None:

@@ -44,7 +44,7 @@ MISTAKES = {
         {"models": "a: {source: folder, path: x}\na: {source: folder, path: y}"},
         "models.yaml: not YAML: key 'a' is given twice",
     ),
-    "missing key": ({"models": "a: {source: hub, id: x/y}"}, "models.yaml: a.revision: missing; add this key"),
+    "missing key": ({"models": "a: {source: folder}"}, "models.yaml: a.path: missing; add this key"),
     "bad value": (
         {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('8', '0', 1)}}}}}"},
         "recipes.yaml: recipes.mine.training.effective_batch_size: input should be greater than 0 (got 0)",

@@ -9,7 +9,8 @@ from sftstudy.config import ArmsTable, GridTable
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.render import factor_text, render_table
+from sftstudy.tables.printed import factor_text
+from sftstudy.tables.render import render_table
 from table_toys import CHAT, EXAM, Tree, edit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -61,6 +62,13 @@ def test_csv_has_a_row_per_cell_unrounded(tree: Tree) -> None:
     arm = next(line for line in lines if line["arm"] == "Q" and line["benchmark"] == "exam_5%" and line["measure"] == "peak")
     assert (float(arm["value"]), arm["num_seeds"], float(arm["samples_spent"])) == (0.95, "2", 1500.0)
     assert float(arm["low"]) < 0.95 < float(arm["high"])
+
+
+def test_how_much_a_score_moves_between_judgings_is_noted(tree: Tree) -> None:
+    assert "judged again" not in render(tree)["md"]
+    tree.spread = 0.164
+    tree.base({"exam_5%": [0, 1] * 10, "chat": [1, 2, 3, 2]})
+    assert "chat: judged again, a score moves by 0.16 (standard deviation between judgings" in render(tree)["md"]
 
 
 def test_a_missing_record_is_an_empty_cell(tree: Tree) -> None:

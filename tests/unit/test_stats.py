@@ -53,6 +53,18 @@ def test_interval_agrees_with_a_bootstrap_over_items() -> None:
     assert interval(estimate(scores, "fraction")) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.01)
 
 
+def test_turns_of_a_question_are_drawn_together_as_in_a_bootstrap_over_questions() -> None:
+    rng = np.random.default_rng(3)
+    level = rng.normal(6, 2, size=80)
+    turns = np.clip(np.stack([level + rng.normal(0, 0.5, 80), level - 1 + rng.normal(0, 0.5, 80)], axis=1), 1, 10)
+    means = turns[rng.integers(0, 80, size=(4000, 80))].mean(axis=(1, 2))
+    clusters = [str(question) for question in range(80) for _ in range(2)]
+    low, high = interval(estimate(arm(turns.ravel().tolist(), clusters=clusters), "rating"))
+    assert (low, high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.05)
+    alone = interval(estimate(arm(turns.ravel().tolist()), "rating"))
+    assert high - low > 1.2 * (alone[1] - alone[0])
+
+
 def test_interval_covers_the_truth_over_items_and_seeds() -> None:
     rng, covered = np.random.default_rng(2), 0
     for _ in range(300):

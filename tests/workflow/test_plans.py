@@ -7,6 +7,9 @@ import pytest
 import yaml
 
 from checkouts import SITE, job_counts, snakemake
+from sftstudy.plan import Plan
+from sftstudy.records import TrainingRecord, provenance, write_record
+from sftstudy.spec import spec_hash
 
 PROFILES: dict[str, list[str]] = {"default": [], "slurm": ["--profile", "slurm"]}
 PROBE = """
@@ -74,7 +77,7 @@ def test_processes_and_device_are_resources(flags: tuple[str, ...], expected: li
     planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
     command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0].split()
     assert [command[0], Path(command[1]).name, Path(command[2]).name] == ["python", "train_stage.py", "spec.yaml"]
-    assert command[3:] == ["--verdict", "--processes", expected[0], "--device", expected[1]]
+    assert command[3:] == ["--verdict", "--nodes", "1", "--processes", expected[0], "--device", expected[1]]
 
 
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:
@@ -83,11 +86,76 @@ def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checko
     assert "error: STUDY_ACCOUNT is not set; copy profiles/slurm/site.env.example" in missing.stdout
     planned = snakemake(checkout, "--profile", "slurm", "-n", environment=SITE)
     assert planned.returncode == 0, planned.stdout
-    training = planned.stdout.split("rule train_stage:")[1].split("\n\n")[0]
-    assert "slurm_partition=gpu" in training
-    assert "slurm_account=lab" in training
-    decision = planned.stdout.split("rule prepare_phase:")[1].split("resources:")[1].splitlines()[0]
-    assert "slurm_partition=cpu" in decision
+    rules = ("train_stage", "score_harness", "judge_mt_bench", "prepare_phase")
+    asked = {rule: resources_of(planned.stdout, rule) for rule in rules}
+    assert asked["train_stage"].items() >= {"slurm_account": "lab", "slurm_partition": "gpu", "gpu": "1", "device": "cuda"}.items()
+    assert asked["score_harness"].items() >= {"slurm_partition": "gpu", "gpu": "1"}.items()
+    for rule in ("judge_mt_bench", "prepare_phase"):
+        assert asked[rule]["slurm_partition"] == "cpu", rule
+        assert "gpu" not in asked[rule], rule
+
+
+def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(checkout: Path) -> None:
+    recipes = checkout / "config" / "recipes.yaml"
+    recipes.write_text(recipes.read_text().replace("training: &lab {", "training: &lab {sharding: full, "))
+    models = checkout / "config" / "models.yaml"
+    models.write_text(models.read_text().replace("hidden_size: 128", "hidden_size: 4096").replace("_layers: 3", "_layers: 96"))
+    folder = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
+    arguments = (f"results/{folder}/training.json", "--profile", "slurm", "-n")
+    first = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
+    assert int(first["gpu"]) == int(first["processes"]) > 1
+    wider = resources_of(snakemake(checkout, *arguments, environment=SITE | {"STUDY_GPUS_PER_STAGE": "8"}).stdout, "train_stage")
+    assert (wider["gpu"], wider["processes"]) == ("8", "8")
+    finish(checkout, folder)
+    done = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
+    assert "gpu" not in done
+    assert (done["slurm_partition"], done["processes"], done["device"]) == ("cpu", "1", "cuda")
+
+
+def resources_of(output: str, rule: str) -> dict[str, str]:
+    """Resources of a rule's first job in a dry run."""
+    line = output.split(f"rule {rule}:")[1].split("resources: ")[1].splitlines()[0]
+    return dict(entry.split("=", 1) for entry in line.split(", "))
+
+
+def finish(checkout: Path, folder: str) -> None:
+    """Leave the mark of a finished stage where today's plan expects it."""
+    plan = Plan.from_config(checkout / "config")
+    stage = plan.stages[Path("results") / folder]
+    record = TrainingRecord(
+        spec_hash=spec_hash(stage),
+        content_hash="",
+        **provenance(),
+        num_steps=1,
+        samples_seen=1,
+        samples_spent=1,
+        checkpoints=[],
+        loss_normalisation="",
+        precision="fp32",
+        attention="",
+        packed=False,
+        sharding="none",
+        optimizer="adamw",
+        device="cpu",
+        num_processes=1,
+        num_threads=1,
+        num_attempts=1,
+        time_s=1,
+        tokens_per_s=1,
+        peak_memory_gb=1,
+    )
+    write_record(checkout / "scratch" / folder / "finished.json", record)
+
+
+def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path) -> None:
+    printed = snakemake(checkout, "-c1", "plan", "--config", "studies=tiny").stdout
+    jobs = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny").stdout)
+    (line,) = re.findall(r"^jobs left: (.*)$", printed, flags=re.MULTILINE)
+    total, _, counts = line.partition(": ")
+    assert {rule: int(count) for rule, count in (entry.split() for entry in counts.split(", "))} == jobs
+    assert int(total) == sum(jobs.values())
+    assert re.search(r"^as planned +16 +20 +54 ", printed, flags=re.MULTILINE)
+    assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
 
 
 def test_effective_settings_under_each_profile(checkout: Path) -> None:
@@ -116,3 +184,19 @@ def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytes
         readme.write_text(re.sub(r"```mermaid\n.*?```", block, text, flags=re.DOTALL))
         text = readme.read_text()
     assert block in text
+
+
+def test_no_rule_hides_the_plan_until_something_ran() -> None:
+    """A checkpoint rule would: its jobs' successors are not known before, and rerun for ever."""
+    root = Path(__file__).parents[2]
+    rules = [root / "Snakefile", *sorted((root / "workflow").rglob("*.smk"))]
+    assert len(rules) > 10
+    asks = re.compile(r"^\s*checkpoint |\bcheckpoints\.\w+\.get\(", re.MULTILINE)
+    assert [path.name for path in rules if asks.search(path.read_text())] == []
+
+
+def test_a_screened_study_shows_all_jobs_on_day_one_whatever_will_be_decided(checkout: Path) -> None:
+    counts = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny-screen").stdout)
+    assert [counts[rule] for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")] == [24, 2, 24, 16]
+    beside = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny,tiny-screen").stdout)
+    assert [beside.get(rule, 0) for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")] == [24, 2, 0, 20]

@@ -1,13 +1,15 @@
 # The plan of the active studies, the lists that targets ask for, and the input functions of all rules. No rules here.
+import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
-from sftstudy.records import stopped_status
+from sftstudy.resources import JobResources
 from sftstudy.screen import rung_name
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
@@ -23,10 +25,15 @@ try:
         overlay=Path(config["overlay"]) if "overlay" in config else None,
         studies=str(config["studies"]).split(",") if "studies" in config else None,
     )
+    NEEDS = JobResources(PLAN, Site.from_environment())
 except StudyError as error:
     sys.exit(f"error: {error}")
 
 LAYOUT = PLAN.layout
+
+# a DAG only grows while it is built, and the collector would walk all of it again and again: a fifth of a dry run's time
+gc.freeze()
+gc.set_threshold(100_000, 50, 100)
 
 
 pathvars:
@@ -67,6 +74,7 @@ TABLES = [
         *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
         *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
         *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
+        *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
         "summary.txt",
     ]
 ]
@@ -110,6 +118,7 @@ def semantics(program):
     return SEMANTICS[program]
 
 
+@cache
 def files_of_job(folder):
     """Records of the generated worlds that the job of a spec reads, and the user's own files."""
     value = PLAN.specs[folder]
@@ -134,6 +143,11 @@ def phase_files(wildcards):
 
 def suite_files(wildcards):
     return files_of_job(LAYOUT.suite_spec(wildcards.suite).parent)
+
+
+def judged_with(wildcards):
+    """Records of judges' weights, and the base model's answers where a suite compares with them."""
+    return PLAN.judged_with(stage_of(wildcards), wildcards.suite)
 
 
 def phases_of_data(wildcards):
@@ -200,31 +214,6 @@ def decisions_of(wildcards):
 def kept_anyway(wildcards):
     """Studies that keep a stage at a rung without a decision."""
     return PLAN.screens.kept_anyway(PLAN.records_of(stage_of(wildcards)), float(wildcards.rung))
-
-
-def has_work(wildcards, input):
-    """Whether a job at a stage computes anything: not if the stage was stopped, or continues from one that was."""
-    if not PLAN.may_stop(stage_of(wildcards)):
-        return True
-    continued = ["start"] if PLAN.parent_of(stage_of(wildcards)) else []
-    files = [Path(path) for path in flatten([input.get(name, []) for name in ["verdict", "weights", *continued]])]
-    for path in files:
-        path.stat()  # a plan says <TBD> as long as one is not there
-    return not any(map(stopped_status, files))
-
-
-def gpu_partition(wildcards, input):
-    """Where a cluster computes a stage; what only publishes needs no GPU."""
-    return os.environ["STUDY_GPU_PARTITION" if has_work(wildcards, input) else "STUDY_CPU_PARTITION"]
-
-
-def gpu(wildcards, input):
-    """The GPU of a job on a cluster, if it computes anything."""
-    return "gpu:1" if has_work(wildcards, input) else "none"
-
-
-# resources of the rules that compute on a GPU; without the facts of a site they have none
-ON_GPU = {"slurm_partition": gpu_partition, "gres": gpu} if "STUDY_GPU_PARTITION" in os.environ else {}
 
 
 def children_of(wildcards):

@@ -17,7 +17,7 @@ rule score_harness:
     conda:
         "../../envs/evaluate.yaml"
     resources:
-        **ON_GPU,
+        **NEEDS.of("score_harness"),
     params:
         script=SCRIPTS / "score_harness.py",
         semantics=semantics("score_harness"),
@@ -40,7 +40,7 @@ rule answer_mt_bench:
     conda:
         "../../envs/evaluate.yaml"
     resources:
-        **ON_GPU,
+        **NEEDS.of("answer_mt_bench"),
     params:
         script=SCRIPTS / "answer_mt_bench.py",
         semantics=semantics("answer_mt_bench"),
@@ -53,6 +53,7 @@ rule judge_mt_bench:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
         answers="<run>/{stage}/scores/{suite}/{part}.answers.jsonl",
+        judged_with=judged_with,
         files=suite_files,
     output:
         record="<run>/{stage}/scores/{suite}/{part}.json",
@@ -64,6 +65,8 @@ rule judge_mt_bench:
         suite=suite_names("mt-bench"),
     conda:
         "../../envs/evaluate.yaml"
+    resources:
+        **NEEDS.of("judge_mt_bench"),
     params:
         script=SCRIPTS / "judge_mt_bench.py",
         semantics=semantics("judge_mt_bench"),

@@ -29,6 +29,8 @@ rule pretrain_model:
         model=model_names(scratch=True),
     conda:
         "../../envs/train.yaml"
+    resources:
+        **NEEDS.of("pretrain_model"),
     params:
         script=SCRIPTS / "pretrain_model.py",
         semantics=semantics("pretrain_model"),

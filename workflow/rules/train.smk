@@ -17,15 +17,13 @@ rule train_rung:
     conda:
         "../../envs/train.yaml"
     resources:
-        **ON_GPU,
-        processes=1,
-        device="auto",
+        **{"nodes": 1, "processes": 1, "device": "auto"} | NEEDS.of("train_rung"),
     params:
         script=SCRIPTS / "train_rung.py",
         semantics=semantics("train_rung"),
     shell:
         "python {params.script:q} {input.spec:q} --rung {wildcards.rung} --verdict {input.verdict:q}"
-        " --processes {resources.processes} --device {resources.device} 2> {log:q}"
+        " --nodes {resources.nodes} --processes {resources.processes} --device {resources.device} 2> {log:q}"
 
 
 rule train_stage:
@@ -43,12 +41,10 @@ rule train_stage:
     conda:
         "../../envs/train.yaml"
     resources:
-        **ON_GPU,
-        processes=1,
-        device="auto",
+        **{"nodes": 1, "processes": 1, "device": "auto"} | NEEDS.of("train_stage"),
     params:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
     shell:
-        "python {params.script:q} {input.spec:q} --verdict {input.verdict:q}"
+        "python {params.script:q} {input.spec:q} --verdict {input.verdict:q} --nodes {resources.nodes}"
         " --processes {resources.processes} --device {resources.device} 2> {log:q}"

@@ -1,4 +1,4 @@
-"""MT-Bench's files in FastChat's formats: questions, references, judge prompts, answers. Light: loads no model library."""
+"""MT-Bench's files in FastChat's formats: questions, references, answers. Light: loads no model library."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sftstudy.config import MtBenchSuite
+from sftstudy.config import NO_NAME, MtBenchSuite
 from sftstudy.errors import StudyError
 from sftstudy.evaluate.weights import Weights
 from sftstudy.locate import locate
-from sftstudy.paths import Layout
+from sftstudy.paths import BASE_STAGE, Layout, base_answers
 from sftstudy.semantics import SEMANTICS
-from sftstudy.spec import StageSpec, digest
+from sftstudy.spec import StageSpec, SuiteSpec, digest
 
 NUM_TURNS = 2
 
 
-class _Line(BaseModel):
+class Line(BaseModel):
     """A line of one of FastChat's files, of which we read the keys that we need."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-class Question(_Line):
+class Question(Line):
     """A question of two turns."""
 
     question_id: int
@@ -36,14 +36,14 @@ class Question(_Line):
     turns: list[str]
 
 
-class Choice(_Line):
+class Choice(Line):
     """One reply to all turns of a question."""
 
     index: int
     turns: list[str]
 
 
-class Answer(_Line):
+class Answer(Line):
     """A model's answer to a question, or a reference answer."""
 
     question_id: int
@@ -60,17 +60,7 @@ class Answer(_Line):
         return self.choices[0].turns if self.choices else []
 
 
-class Prompt(_Line):
-    """A judge's prompt."""
-
-    name: str
-    type: str
-    system_prompt: str
-    prompt_template: str
-    output_format: str
-
-
-L = TypeVar("L", bound=_Line)
+L = TypeVar("L", bound=Line)
 
 
 @dataclass(frozen=True)
@@ -117,18 +107,6 @@ def read_references(suite: MtBenchSuite, layout: Layout) -> dict[int, list[str]]
     _require_unique(path, [answer.question_id for answer in answers])
     _require_turns(path, answers)
     return {answer.question_id: answer.turns for answer in answers}
-
-
-def read_prompts(suite: MtBenchSuite, layout: Layout) -> dict[str, Prompt]:
-    """Name -> judge prompt."""
-    path = locate(suite.prompts, layout, registry="benchmarks.yaml")
-    prompts = {prompt.name: prompt for prompt in read_lines(path, Prompt)}
-    for name in ("single-v1", "single-v1-multi-turn", "single-math-v1", "single-math-v1-multi-turn"):
-        if name not in prompts:
-            raise StudyError(f"{path}: no prompt {name}; take FastChat's judge_prompts.jsonl, or one in its format")
-        if (prompts[name].type, prompts[name].output_format) != ("single", "[[rating]]"):
-            raise StudyError(f"{path}: {name}: must have type `single` and output_format `[[rating]]`")
-    return prompts
 
 
 def read_lines(path: Path, kind: type[L]) -> list[L]:
@@ -182,6 +160,34 @@ def parse_answers(path: Path) -> list[Answer]:
     answers = read_lines(path, Answer)
     _require_turns(path, answers)
     return answers
+
+
+def read_against(stage: StageSpec, suite: SuiteSpec, questions: QuestionSet, layout: Layout) -> dict[int, Answer]:
+    """Question id -> the answer that ours are compared with; empty where answers are rated one by one.
+
+    Raises StudyError if a question has none, or several by different models.
+    """
+    if not isinstance(suite.suite, MtBenchSuite) or suite.suite.against is None:
+        return {}
+    if suite.suite.against == "base":
+        folder = layout.stage_results(stage.model, NO_NAME, NO_NAME, 0, BASE_STAGE)
+        path, answers = base_answers(folder, suite.name), parse_answers(base_answers(folder, suite.name))
+    else:
+        path = locate(suite.suite.against, layout, registry="benchmarks.yaml")
+        answers = parse_answers(path)
+    found: dict[int, Answer] = {}
+    for answer in answers:
+        if found.setdefault(answer.question_id, answer) is not answer:
+            raise StudyError(f"{path}: question {answer.question_id}: two answers; keep those of one model")
+    if missing := [question.question_id for question in questions.questions if question.question_id not in found]:
+        raise StudyError(f"{path}: no answer to question {missing[0]}; name a file with answers to all questions")
+    return found
+
+
+def files_of_suite(suite: MtBenchSuite, layout: Layout) -> dict[str, Path]:
+    """Key in the suite's definition -> the file that it names."""
+    places = {"questions": suite.questions, "references": suite.references, "prompts": suite.prompts}
+    return {key: locate(place, layout, registry="benchmarks.yaml") for key, place in places.items() if place is not None}
 
 
 def to_lines(rows: list[dict[str, Any]]) -> str:

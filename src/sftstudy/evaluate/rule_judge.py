@@ -1,4 +1,4 @@
-"""A local judge that grades by rule: an HTTP server that speaks the OpenAI chat protocol, for studies without a judge model.
+"""A local judge that grades by rule, over the OpenAI chat protocol like any other, for studies without a judge model.
 
 It finds the reference and the assistant's answer between the markers of FastChat's judge prompts, and grades: equal words 10;
 else min(9, 1 + round(8 x F1)) with F1 from the longest common subsequence of words; an empty answer 1. Without a reference in
@@ -7,12 +7,12 @@ the prompt it says so and gives no rating.
 
 from __future__ import annotations
 
-import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from sftstudy.evaluate.chat_server import Completion, serve_chat
 
 _ONE_REFERENCE = re.compile(r"\[The Start of Reference Answer\]\n(.*?)\n?\[The End of Reference Answer\]", re.DOTALL)
 _ONE_ANSWER = re.compile(r"\[The Start of Assistant's Answer\]\n(.*?)\n?\[The End of Assistant's Answer\]", re.DOTALL)
@@ -58,42 +58,13 @@ def _last(conversation: str, heading: str) -> str:
     return conversation.rpartition(f"{heading}\n")[2].strip()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        prompt = next(message["content"] for message in reversed(request["messages"]) if message["role"] == "user")
-        message = {"role": "assistant", "content": verdict(prompt)}
-        reply = {
-            "id": "rule",
-            "object": "chat.completion",
-            "created": 0,
-            "model": request["model"],
-            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-        }
-        body = json.dumps(reply).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep the job's log for what matters."""
-
-
 @contextmanager
 def serve() -> Iterator[str]:
     """Run the judge on a free local port; yields its base URL and stops it at the end."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1"
-        finally:
-            server.shutdown()
-            thread.join()
+
+    def answer(body: dict[str, Any]) -> Completion:
+        prompt = next(message["content"] for message in reversed(body["messages"]) if message["role"] == "user")
+        return Completion(verdict(prompt))
+
+    with serve_chat(answer) as url:
+        yield url

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import SCORED, Entry, Score, ScoreRecord, provenance, write_bytes, write_record, write_text
+from sftstudy.records import SCORED, Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record, write_text
 from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
 
 
@@ -65,6 +66,8 @@ def publish(
     libraries: Sequence[str],
     layout: Layout,
     status: str = SCORED,
+    judging: Sequence[Judging] = (),
+    files: Mapping[str, str] = MappingProxyType({}),
 ) -> ScoreRecord:
     """Write the score record of a block of checkpoints, and before it the Parquet file of its items (checkpoint -> items)."""
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
@@ -81,6 +84,8 @@ def publish(
         part=part,
         status=status,
         scores=scores,
+        judging=list(judging),
+        files=dict(files),
         **provenance(*libraries),
     )
     write_items(stem.with_suffix(".parquet"), items)

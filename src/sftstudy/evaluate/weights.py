@@ -137,3 +137,15 @@ def starts_wrong(ids: list[int], tokenizer: Any, *, bos_expected: bool) -> str |
 def adds_bos(tokenizer: Any) -> bool:
     """Whether the tokenizer puts a BOS token before a text by itself."""
     return tokenizer.bos_token_id is not None and list(tokenizer("a").input_ids[:1]) == [tokenizer.bos_token_id]
+
+
+def encode_chat(tokenizer: Any, chat: list[dict[str, str]]) -> list[int]:
+    """Tokens of a prompt as training and lm-eval make them: BOS is the template's, or else the tokenizer's own if it adds one."""
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    own_bos = adds_bos(tokenizer)
+    if own_bos and ids[:1] != [tokenizer.bos_token_id]:
+        ids = [tokenizer.bos_token_id, *ids]
+    if fault := starts_wrong(ids, tokenizer, bos_expected=own_bos):
+        raise StudyError(f"a chat prompt {fault}; mend the tokenizer's chat template")
+    return ids

@@ -7,6 +7,7 @@ lacks any planned score has no peak: a maximum over fewer checkpoints would be a
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -91,6 +92,16 @@ class Results:
         self.items = lru_cache(maxsize=None)(read_items)
 
     @property
+    def spreads(self) -> dict[str, float]:
+        """Benchmark -> how much a score moves from one judging to the next, for those whose answers were judged more than once."""
+        found: dict[str, list[float]] = {}
+        for row in itertools.chain.from_iterable(self._rows.values()):
+            spread = float(str(row["spread"]))
+            if str(row["benchmark"]) in self.study.benchmarks and not np.isnan(spread):
+                found.setdefault(str(row["benchmark"]), []).append(spread)
+        return {name: float(np.mean(found[name])) for name in sorted(found)}
+
+    @property
     def pairs(self) -> list[Pair]:
         """Models and data of the study in planned order."""
         return list(dict.fromkeys((s.model, s.data) for s in self.study.stages if s.stage != BASE_STAGE))
@@ -143,7 +154,9 @@ def load_results(study: StudySpec, *, layout: Layout) -> Results:
     path = layout.scores_csv()
     text = dict.fromkeys(("model", "data", "recipe", "stage", "suite", "part", "ckpt", "benchmark", "task", "spec_hash"), str)
     try:
-        scores = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"value": [""], "stderr": [""]})
+        scores = pd.read_csv(
+            path, dtype=text, keep_default_na=False, na_values={name: [""] for name in ("value", "stderr", "spread")}
+        )
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with `python workflow/scripts/collect_scores.py STUDY_SPEC...`") from None
     return Results(study, scores, layout=layout)
@@ -165,7 +178,7 @@ def make_cell(
         return Cell(None, None, None, None, (), planned)
     points = [peak(run.points) if measure == "peak" else run.points[-1] for run in complete]
     seeds = tuple(run.seed for run in complete)
-    scores = join_items(seeds, [items_of(point) for point in points], clustered=benchmark.unit == "rating")
+    scores = join_items(seeds, [items_of(point) for point in points], clustered=benchmark.clustered)
     return Cell(
         scores=scores,
         estimate=stats.estimate(scores, benchmark.unit, average=benchmark.average),

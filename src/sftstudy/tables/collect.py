@@ -44,6 +44,10 @@ class Row:
     metric: str
     value: float | None
     stderr: float | None
+    lowest: float | None
+    highest: float | None
+    spread: float | None
+    disagreement: float | None
     num_items: int
     failure_share: float
     samples_seen: int
@@ -149,7 +153,7 @@ def _collect_stage(study: StudySpec, stage: PlannedStage, *, layout: Layout) -> 
             missing.append(fault("broken", disagreement))
         else:
             rows.extend(_row(record, score) for score in record.scores)
-            failed = sorted({f"{score.benchmark} at {score.ckpt}" for score in record.scores if score.value is None})
+            failed = [_failure(score, record) for score in record.scores if score.value is None]
             missing.extend([fault("failed verdicts", "; ".join(failed))] if failed else [])
     return rows, missing + lacking
 
@@ -204,6 +208,17 @@ def _disagreement(scores: Sequence[Score], items: pd.DataFrame, study: StudySpec
         if score.value is not None and not math.isclose(average, score.value, abs_tol=1e-6):
             return f"{place}: items average to {average:.6f} ({planned.average}), the score says {score.value:.6f}"
     return ""
+
+
+def _failure(score: Score, record: ScoreRecord) -> str:
+    """Why a score has no value; of a whole benchmark also what became of its verdicts."""
+    counts: Counter[str] = Counter()
+    for judging in record.judging:
+        counts.update(judging.verdicts if (judging.ckpt, score.task) == (score.ckpt, score.benchmark) else {})
+    task = "" if score.task == score.benchmark else f", {score.task}"
+    verdicts = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+    why = f"{score.failure_share:.0%} of its verdicts failed" + (f" ({verdicts})" if verdicts else "")
+    return f"{score.benchmark}{task} at {score.ckpt}: {why}"
 
 
 def _row(record: ScoreRecord, score: Score) -> Row:

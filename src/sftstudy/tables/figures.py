@@ -32,7 +32,7 @@ from sftstudy.records import SelectionRecord, StepMetrics
 from sftstudy.spec import PlannedStage, StudySpec
 from sftstudy.tables.aggregate import Pair, Results, Run, load_results
 from sftstudy.tables.collect import read_training
-from sftstudy.tables.render import factor_text, sortable
+from sftstudy.tables.printed import factor_text, sortable
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from sftstudy.locate import name_of
 from sftstudy.paths import Layout
 from sftstudy.records import DataRecord, LengthHistogram, ModelRecord, OverlapExample, OverlapRecord, PhaseRecord
 from sftstudy.spec import OverlapSpec
-from sftstudy.tables.style import PASSPORT_STYLE
+from sftstudy.tables.style import PAGE_STYLE
 
 MAX_EXAMPLES, MAX_SHOWN_WORDS = 6, 18
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 114, 30, 4, 14, 98
@@ -64,7 +64,7 @@ def to_html(passport: Passport) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Data passport: {title}</title>
 <style>
-{PASSPORT_STYLE}</style>
+{PAGE_STYLE}</style>
 </head>
 <body>
 <main>

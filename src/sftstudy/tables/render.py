@@ -1,25 +1,27 @@
 """A study's table as CSV (tidy, one row per cell), Markdown and LaTeX (booktabs), from the same cells.
 
-Two kinds. Arms: the paper's layout, a row per benchmark with base, score per arm and samples per arm; above the peak over
-checkpoints (the paper's measure), below the last checkpoint. Grid: a block per benchmark, two factors of a sweep. Blocks of several
-models and data are stacked. What is not known is an empty cell.
+Two kinds hold scores. Arms: the paper's layout, a row per benchmark with base, score and samples per arm; above the peak over
+checkpoints (the paper's measure), perhaps with the paper's own numbers, below the last checkpoint. Grid: a block per benchmark, two
+factors of a sweep. Blocks of several models and data are stacked. What is not known is an empty cell. Two more need no scores: the
+study's configuration, and published numbers.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from sftstudy import records
-from sftstudy.config import ArmsTable, GridTable
+from sftstudy.config import ArmsTable, ConfigurationTable, GridTable, PublishedNumbers
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.spec import StudySpec
 from sftstudy.tables.aggregate import Cell, Measure, Pair, Results, Verdict, judge, load_results
 from sftstudy.tables.collect import read_training
+from sftstudy.tables.configuration import Assumptions, build_configuration
+from sftstudy.tables.printed import Block, Printed, Text, factor_text, number_text, sortable, to_csv, to_latex, to_markdown
+from sftstudy.tables.published import EVIDENCE, arms_header, beside, build_published
 
 MEASURES: dict[Measure, str] = {"peak": "Peak over checkpoints", "last": "Last checkpoint"}
 CSV_COLUMNS = (
@@ -28,35 +30,8 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Text:
-    """A printed cell: the main number, what follows it in small type, and how it is marked."""
-
-    main: str
-    small: str = ""
-    bold: bool = False
-    italic: bool = False
-    mark: str = ""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Rows under a common heading."""
-
-    heading: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[Text, ...], ...]
-
-
-@dataclass(frozen=True)
-class Printed:
-    """A table before it has a format."""
-
-    name: str
-    caption: str
-    blocks: list[Block] = field(default_factory=list)
-    lines: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+Place = tuple[Any, Any]
+"""Levels of a grid's two factors."""
 
 
 def render_table(study: StudySpec, table: str, formats: Sequence[str], *, layout: Layout) -> None:
@@ -64,24 +39,45 @@ def render_table(study: StudySpec, table: str, formats: Sequence[str], *, layout
     writers: dict[str, Callable[[Printed], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
     if unknown := sorted(set(formats) - set(writers)):
         raise StudyError(f"unknown format {', '.join(unknown)}; known are {', '.join(writers)}")
-    printed = build_table(load_results(study, layout=layout), table, losses=loss_normalisations(study, layout=layout))
+    printed = _build(study, table, layout=layout)
     for name in formats:
         records.write_text(layout.study_folder(study.name) / "tables" / f"{table}.{name}", writers[name](printed))
 
 
-def build_table(results: Results, table: str, *, losses: Sequence[str] = ()) -> Printed:
-    """The blocks, tidy lines and notes of one table. `losses` are the loss normalisations that its runs were trained with."""
-    study = results.study
+def _build(study: StudySpec, table: str, *, layout: Layout) -> Printed:
     if table not in study.tables:
         raise StudyError(f"study {study.name} has no table {table}; it has {', '.join(sorted(study.tables)) or 'none'}")
-    definition = study.tables[table]
-    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption)
+    match study.tables[table]:
+        case ConfigurationTable() as configuration:
+            return build_configuration(study, table, configuration)
+        case PublishedNumbers() as published:
+            return build_published(study, table, published)
+        case ArmsTable() | GridTable() as scores:
+            losses = loss_normalisations(study, layout=layout)
+            return _build_scores(load_results(study, layout=layout), table, scores, losses)
+
+
+def _build_scores(results: Results, table: str, definition: ArmsTable | GridTable, losses: Sequence[str]) -> Printed:
+    """The blocks, tidy lines and notes of one table. `losses` are the loss normalisations that its runs were trained with."""
+    study = results.study
+    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption, columns=CSV_COLUMNS)
     for pair in results.pairs:
         if isinstance(definition, ArmsTable):
             _add_arms(printed, results, definition, pair)
         else:
             _add_grid(printed, results, definition, pair)
     printed.notes.extend(_notes(printed, results, losses))
+    if isinstance(definition, ArmsTable):
+        recipes = definition.arms
+        if definition.paper:
+            published = study.published[definition.paper]
+            printed.notes.append(
+                f"paper: {published.place} as printed, {published.model}, {published.data}"
+                f" (evidence {published.grade}: {EVIDENCE[published.grade]})."
+            )
+    else:
+        recipes = {recipe: recipe for recipe in study.sweeps.get(definition.sweep, ())}
+    printed.notes.extend(Assumptions(study).notes(recipes, list(study.benchmarks)))
     return printed
 
 
@@ -95,18 +91,21 @@ def loss_normalisations(study: StudySpec, *, layout: Layout) -> list[str]:
 
 
 def _add_arms(printed: Printed, results: Results, table: ArmsTable, pair: Pair) -> None:
-    arms = list(table.arms)
-    header = ("Benchmark", "Base", *arms, *(f"{arm} samples" for arm in arms))
+    assumed, published = Assumptions(results.study), results.study.published.get(table.paper or "")
+    header = arms_header([arm + assumed.mark("recipe", recipe) for arm, recipe in table.arms.items()])
     for measure, title in MEASURES.items():
         rows = []
         for benchmark in results.study.benchmarks:
             cells = [results.cell(pair, recipe, benchmark, measure) for recipe in table.arms.values()]
             base = results.base(pair[0], benchmark)
             verdicts = judge(cells, results.study.benchmarks[benchmark])
-            rows.append((Text(benchmark), _score(base), *map(_score, cells, verdicts), *_samples(cells)))
+            label = Text(benchmark, mark=assumed.mark("benchmark", benchmark))
+            rows.append((label, _score(base), *map(_score, cells, verdicts), *_samples(cells)))
             printed.lines.append(_line(results, pair, benchmark, measure, "base", "", base))
             for (arm, recipe), cell, verdict in zip(table.arms.items(), cells, verdicts, strict=True):
                 printed.lines.append(_line(results, pair, benchmark, measure, arm, recipe, cell, verdict))
+            if published and measure == "peak":
+                rows += beside(published, benchmark)
         printed.blocks.append(Block(f"{_heading(results, pair)}{title}", header, tuple(rows)))
 
 
@@ -128,7 +127,7 @@ def _samples(cells: Sequence[Cell]) -> list[Text]:
 
 
 def _add_grid(printed: Printed, results: Results, table: GridTable, pair: Pair) -> None:
-    cells_of = _grid_recipes(results.study, table, pair)
+    cells_of, assumed = _grid_recipes(results.study, table, pair), Assumptions(results.study)
     rows = sorted({row for row, _ in cells_of}, key=sortable)
     columns = sorted({column for _, column in cells_of}, key=sortable)
     for benchmark, definition in results.study.benchmarks.items():
@@ -142,19 +141,23 @@ def _add_grid(printed: Printed, results: Results, table: GridTable, pair: Pair) 
                 printed.lines.append(line | {"row": row, "column": column})
             if measure != "peak":
                 continue
-            body = [(Text(factor_text(row)), *(_grid_score(cells, verdicts, (row, column)) for column in columns)) for row in rows]
+            marks = {place: assumed.mark("recipe", recipe) for place, recipe in cells_of.items()}
+            body = [
+                (Text(factor_text(row)), *(_grid_score(cells, verdicts, marks, (row, column)) for column in columns))
+                for row in rows
+            ]
             base_text = _score(base)
-            heading = f"{_heading(results, pair)}{benchmark}" + (
+            heading = f"{_heading(results, pair)}{benchmark}{assumed.mark('benchmark', benchmark)}" + (
                 f", base {base_text.main} {base_text.small}" if base_text.main else ""
             )
             header = (f"{_words(table.rows)} / {_words(table.columns)}", *map(factor_text, columns))
             printed.blocks.append(Block(heading, header, tuple(body)))
 
 
-def _grid_recipes(study: StudySpec, table: GridTable, pair: Pair) -> dict[tuple[Any, Any], str]:
+def _grid_recipes(study: StudySpec, table: GridTable, pair: Pair) -> dict[Place, str]:
     """(row, column) -> recipe. Raises StudyError if a factor is unknown, or two recipes of the sweep share a place."""
     factors = {stage.recipe: stage.factors for stage in study.stages if (stage.model, stage.data) == pair}
-    places: dict[tuple[Any, Any], str] = {}
+    places: dict[Place, str] = {}
     for recipe in study.sweeps.get(table.sweep, ()):
         if recipe not in factors:
             continue
@@ -171,10 +174,11 @@ def _grid_recipes(study: StudySpec, table: GridTable, pair: Pair) -> dict[tuple[
     return places
 
 
-def _grid_score(cells: dict[tuple[Any, Any], Cell], verdicts: dict[tuple[Any, Any], Verdict], place: tuple[Any, Any]) -> Text:
+def _grid_score(cells: dict[Place, Cell], verdicts: dict[Place, Verdict], marks: dict[Place, str], place: Place) -> Text:
     if place not in cells:
         return Text("")
     text, estimate = _score(cells[place], verdicts[place]), cells[place].estimate
+    text = replace(text, mark=text.mark + marks[place])
     if estimate is None or estimate.half is None:
         return text
     return replace(text, small=f"± {number_text(estimate.half)}")
@@ -197,31 +201,6 @@ def interval_text(cell: Cell) -> str:
     if estimate is None or estimate.low is None or estimate.high is None:
         return ""
     return f"[{number_text(estimate.low)}, {number_text(estimate.high)}]"
-
-
-def number_text(value: float) -> str:
-    """Two decimals, as in the paper; never -0.00, and 0.01 is the least half width that prints as such."""
-    if 0 < value < 0.005:
-        return f"{value:.3f}" if value >= 0.0005 else "0.00"
-    return f"{value + 0.0:.2f}"
-
-
-def factor_text(value: Any) -> str:
-    """A factor's level as people write it: 2e-5, 3,840, cosine, none."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "none" if value is None else str(value)
-    if isinstance(value, int) or value == int(value):
-        return f"{int(value):,}"
-    digits, _, exponent = f"{value:e}".partition("e")
-    small = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return small if abs(value) <= 0.01 else f"{value:g}"
-
-
-def sortable(value: Any) -> tuple[int, float, str]:
-    """Key that puts a factor's levels in order: numbers first, then words."""
-    if isinstance(value, int | float):
-        return 0, float(value), ""
-    return 1, 0.0, "" if value is None else str(value)
 
 
 def _words(name: str) -> str:
@@ -274,94 +253,10 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str]) -> list[st
         notes.append(f"Guessing scores: {chance}.")
     if lowest:
         notes.append(f"On the judge's 1-10 scale: {lowest}. Judge: {', '.join(judges) or 'not named'}.")
+    notes += [
+        f"{name}: judged again, a score moves by {spread:.2f} (standard deviation between judgings, mean over checkpoints)."
+        for name, spread in results.spreads.items()
+    ]
     if losses:
         notes.append(f"Loss normalisation in training: {'; '.join(losses)}.")
     return notes
-
-
-# --- formats ---------------------------------------------------------------------------------------------------------
-
-
-def to_csv(printed: Printed) -> str:
-    """Tidy: one row per cell, unrounded."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(printed.lines)
-    return out.getvalue()
-
-
-def to_markdown(printed: Printed) -> str:
-    """Caption, a pipe table per block, notes."""
-    parts = [f"**{_escape_markdown(printed.caption)}**"]
-    for block in printed.blocks:
-        rows = [[_to_markdown(text) for text in row] for row in block.rows]
-        header = [_escape_markdown(name) for name in block.header]
-        widths = [max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))]
-        lines = [header, ["-" * widths[0]] + ["-" * (width - 1) + ":" for width in widths[1:]], *rows]
-        text = "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
-        parts.append(f"{_escape_markdown(block.heading)}\n\n{text}")
-    parts.append("\n".join(f"- {_escape_markdown(note)}" for note in printed.notes))
-    return "\n\n".join(parts) + "\n"
-
-
-def to_latex(printed: Printed) -> str:
-    """A `table` float for booktabs; non-ASCII marks are commands of plain LaTeX."""
-    width = max((len(block.header) for block in printed.blocks), default=1)
-    lines = [
-        r"% needs \usepackage{booktabs}",
-        r"\begin{table*}",
-        r"  \centering",
-        rf"  \caption{{{_escape_latex(printed.caption)}}}",
-        rf"  \label{{tab:{printed.name}}}",
-        r"  \small\setlength{\tabcolsep}{4pt}",
-        rf"  \begin{{tabular}}{{l{'r' * (width - 1)}}}",
-        r"    \toprule",
-    ]
-    header: tuple[str, ...] = ()
-    for number, block in enumerate(printed.blocks):
-        if number:
-            lines.append(r"    \midrule")
-        if block.header != header:
-            header = block.header
-            names = [_escape_latex(name) for name in header] + [""] * (width - len(header))
-            lines += ["    " + " & ".join(names) + r" \\", r"    \midrule"]
-        lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\itshape {_escape_latex(block.heading)}}} \\")
-        for row in block.rows:
-            texts = [_to_latex(text) for text in row] + [""] * (width - len(row))
-            lines.append("    " + " & ".join(texts) + r" \\")
-    lines += [r"    \bottomrule", r"  \end{tabular}", "", r"  \smallskip", r"  \begin{minipage}{\linewidth}\footnotesize"]
-    lines += [f"    {_escape_latex(note)}" for note in printed.notes]
-    lines += [r"  \end{minipage}", r"\end{table*}"]
-    return "\n".join(lines) + "\n"
-
-
-def _to_markdown(text: Text) -> str:
-    main = _escape_markdown(text.main)
-    main = f"**{main}**" if text.bold else f"*{main}*" if text.italic else main
-    return f"{main} {text.small}{text.mark}".rstrip() if text.small else main + text.mark
-
-
-def _escape_markdown(text: str) -> str:
-    for character in "\\|*_":
-        text = text.replace(character, f"\\{character}")
-    return text
-
-
-def _to_latex(text: Text) -> str:
-    main = _escape_latex(text.main)
-    main = rf"\textbf{{{main}}}" if text.bold else rf"\textit{{{main}}}" if text.italic else main
-    mark = "".join(_LATEX[character] for character in text.mark)
-    small = rf" {{\scriptsize {_escape_latex(text.small)}}}" if text.small else ""
-    return main + small + mark
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
-    "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "±": r"$\pm$",
-}  # fmt: skip
-
-
-def _escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)

@@ -1,6 +1,6 @@
-"""The look of a data passport: CSS for screen and for one A4 page, dark on white, in fonts that every system has."""
+"""The look of a page (a data passport, a plan): CSS for screen and for one A4 page, dark on white, in fonts every system has."""
 
-PASSPORT_STYLE = """\
+PAGE_STYLE = """\
 :root { --ink: #1c2733; --soft: #52606d; --line: #d5dce2; --bar: #2f6690; --mark: #a33a1f; }
 * { box-sizing: border-box; }
 body { margin: 0; background: #fff; color: var(--ink); font-size: 13px; line-height: 1.4; }

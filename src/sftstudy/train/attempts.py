@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,34 +13,10 @@ from typing import Any, TextIO
 
 from pydantic import ValidationError
 
-from sftstudy.errors import StudyError
 from sftstudy.records import StepMetrics, TrainingRecord, read_record, write_text
 from sftstudy.retired import forget_mark, read_mark
 from sftstudy.spec import StageSpec, digest
 from sftstudy.train import checkpoints
-
-
-@contextmanager
-def locked(scratch: Path) -> Iterator[None]:
-    """Within it, no other process trains this stage. Raises StudyError if one does.
-
-    The lock file lies beside the folder, which may be moved, and stays: the kernel gives it free when its holder ends, however.
-    """
-    path = scratch.with_name(f".{scratch.name}.lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise StudyError(f"{scratch}: another process trains this stage ({holder}); wait for its end, or end it") from None
-        except OSError as error:  # some cluster file systems are mounted without locks
-            print(f"{scratch}: cannot be locked ({error.strerror}); see to it that only one process trains it", file=sys.stderr)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
-        yield
 
 
 def claim(scratch: Path, identity: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MARKER = "complete.json"
 NUM_RESUME_STATES = 2
 RESUME_EVERY_S = 600.0
+SPARE_S = 60.0
+"""What a job keeps of its time to end in good order, besides the time of a step and a save."""
 
 
 @contextlib.contextmanager
@@ -160,14 +163,20 @@ def save_weights(folder: Path, weights: Mapping[str, Any], *, base: Path, dtype:
 
 @dataclass(frozen=True)
 class Saving:
-    """How often resume state is saved besides at each checkpoint."""
+    """When resume state is saved besides at each checkpoint. `ends_at` is when the job is ended, by the monotonic clock."""
 
     every_s: float = RESUME_EVERY_S
     every_steps: int | None = None
+    ends_at: float = math.inf
+    spare_s: float = SPARE_S
 
     def is_due(self, step: int, *, since_s: float, took_s: float) -> bool:
         """Whether to save after `step` updates, `since_s` after the last save, which `took_s`: saves cost a twentieth at most."""
         return since_s >= max(self.every_s, 20 * took_s) or bool(self.every_steps and step % self.every_steps == 0)
+
+    def is_out_of_time(self, *, now: float, step_s: float, took_s: float) -> bool:
+        """Whether to save and end now: after one more step, a save twice as long as the last might not fit into what is left."""
+        return now + step_s + 2 * took_s + self.spare_s > self.ends_at
 
 
 USUAL = Saving()

@@ -13,7 +13,7 @@ from typing import Any
 
 from sftstudy import hashes
 from sftstudy.config import Training
-from sftstudy.errors import StoppedError, StudyError
+from sftstudy.errors import OutOfTimeError, StoppedError, StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import StepMetrics
 from sftstudy.screen import rung_step
@@ -44,14 +44,16 @@ def run_stage(
     identity: dict[str, str],
     world: World,
     saving: Saving,
+    still_ours: Callable[[], None],
     rung: float | None = None,
 ) -> None:
     """Train to the end and leave `finished.json` and merged metrics in the stage's scratch folder. Every process calls it.
 
     With `rung`, a share of the stage's steps, train up to it and no further: leave state to continue from, and the rung's records.
 
-    Raises StudyError that names the step if loss or norm is not finite, the run has diverged, or memory or disk run out; the last
-    good state stays. Raises StoppedError after SIGTERM or SIGUSR1, once saved.
+    `still_ours` is called before anything is saved, and raises StudyError if another process has taken the folder over. Raises
+    StudyError that names the step if loss or norm is not finite, the run has diverged, or memory or disk run out; the last good
+    state stays. Raises StoppedError after SIGTERM or SIGUSR1, OutOfTimeError before the job's end, once saved.
     """
     base = layout.model_folder(spec.model)
     scratch = layout.stage_scratch(spec.model, spec.data, spec.recipe, spec.seed, spec.stage)
@@ -94,6 +96,7 @@ def run_stage(
                 why = f"the loss was above {2 * guessing:.1f}, twice that of guessing, for {lost} steps"
                 world.fail(StudyError(f"step {step}: diverged: {why}; lower learning_rate"))
             if step in places:
+                still_ours()
                 save_checkpoint(
                     scratch / places[step],
                     model,
@@ -104,14 +107,17 @@ def run_stage(
                     world=world,
                     facts=identity,
                 )
-            told = stopped() if step < last_step else None
+            goes_on = step < last_step
+            told = stopped() if goes_on else None
+            is_last = world.is_first and goes_on and saving.is_out_of_time(now=now, step_s=now - step_began, took_s=save_took_s)
             due = world.is_first and saving.is_due(step, since_s=now - saved, took_s=save_took_s)
             due = due or step == last_step < spec.num_steps
             # a signal reaches the processes at different times, and clocks differ: they stop and save together
-            stops, dues = world.total(told is not None, due)
-            if step in places or dues or stops:
+            stops, lasts, dues = world.total(told is not None, is_last, due)
+            if step in places or dues or stops or lasts:
                 save_began = time.monotonic()
                 notes.to_disk()
+                still_ours()
                 checkpoints.save_resume(
                     scratch / "resume",
                     step=step,
@@ -121,6 +127,8 @@ def run_stage(
                 )
                 saved = time.monotonic()
                 save_took_s = saved - save_began
+            if lasts:
+                world.fail(OutOfTimeError(f"the job's time is up after step {step} of {spec.num_steps}, state saved"))
             if stops:
                 what = f"stopped by {told or 'a signal'} after step {step} of {spec.num_steps}"
                 world.fail(StoppedError(f"{what}, state saved; start it again to continue"))

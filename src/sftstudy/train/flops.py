@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-PEAK_BF16_TFLOPS = {
-    "A100": 312.0,
-    "H100 PCIe": 756.0,
-    "H100": 989.4,
-    "H200": 989.4,
-    "GH200": 989.4,
-    "B200": 2250.0,
-    "L40S": 362.05,
-    "L4": 121.0,
-    "A10G": 70.0,
-    "A10": 125.0,
-    "RTX 4090": 165.2,
-    "RTX 3090": 71.0,
-}
-"""Dense bf16 matrix products with fp32 sums, without sparsity, per second, by NVIDIA's data sheets; the longest name that fits."""
+from sftstudy.gpus import gpu_named
 
 
 def peak_flops(device_name: str, *, precision: str) -> float | None:
     """FLOPs per second of a device at its best, None if not known."""
-    found = [name for name in PEAK_BF16_TFLOPS if name in device_name.replace("-", " ")]
-    return PEAK_BF16_TFLOPS[max(found, key=len)] * 1e12 if found and precision == "bf16" else None
+    gpu = gpu_named(device_name)
+    return gpu.bf16_flops if gpu and precision == "bf16" else None
 
 
 def step_flops(model: Any, lengths: Sequence[int], *, num_supervised_tokens: int) -> float:

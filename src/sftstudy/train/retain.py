@@ -11,7 +11,7 @@ from sftstudy.records import RetentionRecord, ScoreRecord, SelectionRecord, Trai
 from sftstudy.retired import read_mark, write_mark
 from sftstudy.spec import StageSpec, digest, spec_hash
 from sftstudy.train import checkpoints
-from sftstudy.train.attempts import locked
+from sftstudy.train.lease import held
 
 
 def retain_weights(
@@ -74,7 +74,7 @@ def _remove(scratch: Path, going: Sequence[str], training: TrainingRecord) -> in
     finished = scratch / "finished.json"
     if not finished.is_file() or read_record(finished, TrainingRecord) != training:
         return 0
-    with locked(scratch):
+    with held(scratch):
         sizes = {ckpt: sum(path.stat().st_size for path in (scratch / ckpt).rglob("*")) for ckpt in going}
         sizes |= read_mark(scratch)
         if sizes:

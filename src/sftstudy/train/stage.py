@@ -16,12 +16,17 @@ from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, write_bytes, write_record
 from sftstudy.screen import rung_name
 from sftstudy.spec import StageSpec, spec_hash
-from sftstudy.train.attempts import claim, is_finished, locked
+from sftstudy.train.attempts import claim, is_finished
 from sftstudy.train.checkpoints import USUAL, Saving, disk_errors
 from sftstudy.train.inputs import read_inputs
+from sftstudy.train.lease import held
 from sftstudy.train.rungs import find_stopped, has_reached, read_at_rung, read_finished
 
 Device = Literal["auto", "cpu", "cuda"]
+
+
+def _nobody_asks() -> None:
+    """Only the first process writes, and holds the lease."""
 
 
 def train_stage(
@@ -30,6 +35,7 @@ def train_stage(
     layout: Layout,
     saving: Saving = USUAL,
     device: Device = "auto",
+    patience_s: float = 0.0,
     rung: float | None = None,
     verdict: Path | None = None,
 ) -> None:
@@ -40,8 +46,9 @@ def train_stage(
     as what it was then.
 
     Every process that torchrun started calls it with the same arguments; the first one reads, writes and publishes. `device` is
-    `auto`, `cpu` or `cuda`. Raises StudyError for inputs that are missing or not those planned, for training that cannot go on, or
-    if other processes are at the same stage; StoppedError after SIGTERM or SIGUSR1, once saved.
+    `auto`, `cpu` or `cuda`. If other processes are at the same stage, it waits `patience_s` for their end. Raises StudyError for
+    inputs that are missing or not those planned, for training that cannot go on, or if other processes stay at the stage;
+    StoppedError after SIGTERM or SIGUSR1, OutOfTimeError before the end of its job, once saved.
     """
     if spec.training is None:
         raise StudyError(f"{spec.stage}: an untouched base is not trained; its weights are those of the model")
@@ -55,7 +62,7 @@ def train_stage(
         return
     inputs = read_inputs(spec, layout=layout)
     identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
-    with locked(scratch) if is_first else nullcontext():
+    with held(scratch, patience_s=patience_s) if is_first else nullcontext() as lease:
         finished = False
         if is_first:
             claim(scratch, identity)
@@ -66,7 +73,17 @@ def train_stage(
 
             with joined(device) as world:
                 if not world.first_decides(lambda: finished):
-                    run_stage(spec, spec.training, inputs, layout=layout, identity=identity, world=world, saving=saving, rung=rung)
+                    run_stage(
+                        spec,
+                        spec.training,
+                        inputs,
+                        layout=layout,
+                        identity=identity,
+                        world=world,
+                        saving=saving,
+                        still_ours=lease.check if lease else _nobody_asks,
+                        rung=rung,
+                    )
         if is_first:
             publish(published, *(read_at_rung(scratch, rung) if rung else read_finished(scratch)))
 

@@ -1,0 +1,123 @@
+"""What an interrupted run left behind in a checkout, and what to type about each of it. Reads; changes nothing.
+
+After Snakemake was killed its cluster jobs run on as orphans, its locks stay, and outputs that were being written are marked
+incomplete. A job that was killed with its node leaves a lease until that expires.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sftstudy.paths import Layout
+from sftstudy.train.lease import holder_of, is_stale
+
+JOB_PREFIX = "sftstudy"
+"""`slurm-jobname-prefix` of the shipped profile: the name of every job begins with it."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was left, and the remedy."""
+
+    what: str
+    remedy: str
+
+
+def examine(checkout: Path, layout: Layout) -> list[Finding]:
+    """All findings, jobs first: what they say decides what may be unlocked."""
+    running = snakemakes(checkout)
+    return [
+        *_orphans(running),
+        *_locks(checkout, running),
+        *_incomplete(checkout, running),
+        *_leases(layout),
+        *_broken_records(layout),
+    ]
+
+
+def snakemakes(checkout: Path) -> list[int]:
+    """Processes of this machine that run Snakemake in the checkout, jobs' own aside."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if os.readlink(entry / "cwd") != str(checkout.absolute()):
+                continue
+        except OSError:
+            continue
+        if any(part.endswith(b"snakemake") for part in command[:4]) and b"--mode" not in command:
+            found.append(int(entry.name))
+    return sorted(found)
+
+
+def _orphans(running: list[int]) -> Iterator[Finding]:
+    """Jobs in the queue though no Snakemake waits for them here."""
+    if running:
+        return
+    try:
+        listed = subprocess.run(
+            ["squeue", "--me", "--noheader", "--format", "%i %j %T %M"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return
+    for line in listed.splitlines():
+        number, name, state, elapsed = line.split()
+        if name.startswith(JOB_PREFIX):
+            yield Finding(
+                f"job {number} ({name}, {state.lower()} for {elapsed}): no Snakemake here waits for it",
+                f"wait for its end before you unlock, or `scancel {number}`; if another checkout runs it, leave it alone",
+            )
+
+
+def _locks(checkout: Path, running: list[int]) -> Iterator[Finding]:
+    locks = sorted((checkout / ".snakemake" / "locks").glob("*.lock"))
+    if locks and not running:
+        yield Finding(f"{len(locks)} locks of a Snakemake that has ended", "`snakemake --unlock`, once no job of it runs any more")
+    elif locks:
+        yield Finding(f"Snakemake is at work here (process {running[0]})", "nothing: its locks are as they should be")
+
+
+def _incomplete(checkout: Path, running: list[int]) -> Iterator[Finding]:
+    if running:
+        return
+    for mark in sorted(path for path in (checkout / ".snakemake" / "incomplete").rglob("*") if path.is_file()):
+        name = _decoded(mark.relative_to(checkout / ".snakemake" / "incomplete"))
+        yield Finding(
+            f"{name}: was being made when Snakemake ended", "`snakemake --rerun-incomplete`, which the slurm profile says already"
+        )
+
+
+def _decoded(name: Path) -> str:
+    """The output that a mark stands for: Snakemake encodes its path, cut into folders where it is long."""
+    try:
+        return base64.b64decode("".join(part.removeprefix("@") for part in name.parts)).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return str(name)
+
+
+def _leases(layout: Layout) -> Iterator[Finding]:
+    for path in sorted(layout.scratch.glob("runs/**/.*.lease")):
+        holder = holder_of(path)
+        if holder is None:
+            continue
+        if is_stale(path, holder):
+            yield Finding(f"{path}: left by {holder}, which has ended", "nothing: the next process takes it over")
+        else:
+            yield Finding(f"{path}: held by {holder}", "nothing, if it should be at work; else end it")
+
+
+def _broken_records(layout: Layout) -> Iterator[Finding]:
+    for path in sorted(layout.results.rglob("*.json")):
+        try:
+            json.loads(path.read_bytes())
+        except ValueError:
+            yield Finding(
+                f"{path}: cut off or garbled", f"`rm {path}`, then run Snakemake again: it is made anew from what is finished"
+            )

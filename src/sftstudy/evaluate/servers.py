@@ -1,0 +1,122 @@
+"""Starts a judge's server in the job, on a free port of this machine, and stops it with the job, however that ends."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sftstudy.config import Judge
+from sftstudy.errors import StudyError
+from sftstudy.evaluate import local_server, rule_judge
+
+START_S = 1800.0
+"""Longest time that vLLM may take to load a model."""
+
+STOP_S = 10.0
+
+PR_SET_PDEATHSIG = 1
+"""Linux's (prctl.h)."""
+
+
+@contextmanager
+def serve(judge: Judge, *, weights: Path | None, log: Path) -> Iterator[str]:
+    """Base URL of the judge: its endpoint's, or that of a server which lives as long as the context. `log` takes vLLM's output."""
+    match judge.server:
+        case None:
+            yield judge.base_url or ""
+        case "rule":
+            with rule_judge.serve() as url:
+                yield url
+        case "transformers":
+            assert weights is not None, "config wants weights for this server"
+            with local_server.serve(weights, max_batch=judge.concurrency) as url:
+                yield url
+        case "vllm":
+            assert weights is not None, "config wants weights for this server"
+            with serve_vllm(judge, weights, log=log) as url:
+                yield url
+
+
+@contextmanager
+def serve_vllm(judge: Judge, weights: Path, *, log: Path) -> Iterator[str]:
+    """Run `vllm serve` and wait until it answers. Raises StudyError if it is not installed, or ends or hangs before that."""
+    program = shutil.which("vllm", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if program is None:
+        raise StudyError(f"judge {judge.model}: vllm is not installed; install it beside sftstudy, or set `server: transformers`")
+    port = _free_port()
+    command = [program, "serve", str(weights), "--host=127.0.0.1", f"--port={port}", f"--served-model-name={judge.model}"]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output, _ends_with_us():
+        process = subprocess.Popen(
+            [*command, *judge.server_options], stdout=output, stderr=output, start_new_session=True, preexec_fn=_die_with_parent
+        )
+        try:
+            _wait_for(process, port, what=f"judge {judge.model}: vllm", log=log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            _stop(process)
+
+
+def _wait_for(process: subprocess.Popen[bytes], port: int, *, what: str, log: Path) -> None:
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise StudyError(f"{what} ended with status {process.returncode} before it answered; {log} says why")
+        try:
+            with direct.open(f"http://127.0.0.1:{port}/v1/models", timeout=5) as response:
+                if response.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise StudyError(f"{what} did not answer within {START_S:.0f} s; {log} says why")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and all that it started."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(timeout=STOP_S)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+
+
+@contextmanager
+def _ends_with_us() -> Iterator[None]:
+    """While a server runs, SIGTERM unwinds this process instead of ending it on the spot, so that the server is stopped first."""
+
+    def unwind(number: int, _: object) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _die_with_parent() -> None:
+    """In a child of ours: be killed when this process dies by SIGKILL, which nothing can unwind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

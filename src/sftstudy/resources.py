@@ -1,0 +1,109 @@
+"""What a scheduler is told of a rule's jobs: the resources of Snakemake's names, from the forecast of a site. Empty on a laptop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sftstudy.environment import Site
+from sftstudy.forecast import Forecast, Need, host_mb, minutes
+from sftstudy.needs import Memory
+from sftstudy.plan import Plan
+from sftstudy.records import stopped_status
+from sftstudy.spec import StageSpec
+
+PUBLISHING = Need(0, Memory(0.0, 4.0), 0.0)
+"""Of a job that only writes its records again: no GPU."""
+UNKNOWN = {"train_stage": Need(1, Memory(0.0, 50.0), 8 * 3600), "score": Need(1, Memory(0.0, 25.0), 2 * 3600)}
+"""Of models whose size is not known before they are here."""
+
+KEYS = {
+    "train_stage": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu", "processes", "device"),
+    "train_rung": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu", "processes", "device"),
+    "pretrain_model": ("gpu", "slurm_partition", "cpus_per_gpu"),
+    "score_harness": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu"),
+    "answer_mt_bench": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu"),
+    "judge_mt_bench": ("runtime",),
+}
+"""Rules that need more than a site's defaults, and what of."""
+
+
+class JobResources:
+    """Resources of the rules in KEYS. A resource whose value is None is not asked for."""
+
+    def __init__(self, plan: Plan, site: Site | None) -> None:
+        self.forecast = Forecast(plan, site) if site else None
+
+    def of(self, rule: str) -> dict[str, Callable[[Any, Any, int], Any]]:
+        """Resource -> function of a job's wildcards, input and attempt, for the `resources:` of a rule."""
+        if self.forecast is None:
+            return {}
+
+        def function(key: str) -> Callable[[Any, Any, int], Any]:
+            # Snakemake knows its arguments by name
+            def value(wildcards: Any, input: Any, attempt: int) -> Any:
+                names = tuple(sorted(dict(wildcards).items()))
+                return self._values(rule, names, attempt, stopped=self._is_stopped(rule, dict(wildcards), input))[key]
+
+            return value
+
+        return {key: function(key) for key in KEYS[rule]}
+
+    @cache
+    def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int, *, stopped: bool) -> dict[str, Any]:
+        assert self.forecast is not None, "`of` gave no functions"
+        site, wildcards = self.forecast.site, dict(names)
+        need = PUBLISHING if stopped else self._need(rule, wildcards, attempt)
+        return {
+            "mem_mb": host_mb(need.memory, attempt=attempt),
+            "runtime": minutes(need.seconds, attempt=attempt),
+            "gpu": need.num_gpus or None,
+            "slurm_partition": site.gpu_partition if need.num_gpus else site.cpu_partition,
+            "cpus_per_gpu": site.cpus_per_gpu if need.num_gpus and site.gpu_partition else None,
+            "processes": max(1, need.num_gpus),
+            # never by chance on a CPU: what was not finished after all fails at once, and asks for its GPUs at the next attempt
+            "device": "cuda",
+        }
+
+    def _stage(self, wildcards: Mapping[str, str]) -> StageSpec:
+        assert self.forecast is not None, "`of` gave no functions"
+        plan = self.forecast.plan
+        folder = plan.layout.stage_results(*(wildcards[name] for name in ("model", "data", "recipe", "seed", "stage")))  # type: ignore[arg-type]
+        return plan.stages[folder]
+
+    def _is_stopped(self, rule: str, wildcards: Mapping[str, str], input: Any) -> bool:
+        """Whether the job's stage was stopped, or continues from one that was. Reads the verdict only where there can be one.
+
+        Raises FileNotFoundError as long as it is not there: a plan then says <TBD>.
+        """
+        if rule == "pretrain_model":
+            return False
+        assert self.forecast is not None, "`of` gave no functions"
+        plan, stage = self.forecast.plan, self._stage(wildcards)
+        if not plan.may_stop(stage):
+            return False
+        found: list[str] = []
+        for name in ["verdict", "weights", *(["start"] if plan.parent_of(stage) else [])]:
+            files = input.get(name, [])
+            found += [files] if isinstance(files, str) else files
+        for path in found:
+            Path(path).stat()
+        return any(stopped_status(Path(path)) for path in found)
+
+    def _need(self, rule: str, wildcards: Mapping[str, str], attempt: int) -> Need:
+        assert self.forecast is not None, "`of` gave no functions"
+        forecast, plan = self.forecast, self.forecast.plan
+        if rule == "pretrain_model":
+            return UNKNOWN["train_stage"]
+        stage = self._stage(wildcards)
+        if rule in ("train_rung", "train_stage"):
+            if attempt == 1 and forecast.is_finished(stage):
+                return PUBLISHING
+            return forecast.training(stage, attempt=attempt) or UNKNOWN["train_stage"]
+        suite = wildcards["suite"]
+        num_checkpoints = len(plan.parts(stage, suite)[wildcards["part"]])
+        if rule == "judge_mt_bench":
+            return Need(0, PUBLISHING.memory, forecast.judging_seconds(suite, num_checkpoints=num_checkpoints))
+        return forecast.scoring(stage, suite, num_checkpoints=num_checkpoints) or UNKNOWN["score"]

@@ -1,0 +1,167 @@
+"""A table between its numbers and its formats: text cells in blocks, and the same as CSV, Markdown and LaTeX (booktabs)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+BETTER, FEWEST = "00795A", "0063A6"
+"""Colours of the better score and the fewest samples in LaTeX: the paper's green and blue, apart for colour-blind eyes too."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A printed cell: the main number, what follows it in small type, and marks. Better scores are bold, fewest samples italic."""
+
+    main: str
+    small: str = ""
+    bold: bool = False
+    italic: bool = False
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows under a common heading."""
+
+    heading: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[Text, ...], ...]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A table before it has a format. `columns` are those of its tidy lines; `wide` is the column whose text may be long."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    wide: int | None = None
+    blocks: list[Block] = field(default_factory=list)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def number_text(value: float) -> str:
+    """Two decimals, as in the paper; never -0.00, and 0.01 is the least half width that prints as such."""
+    if 0 < value < 0.005:
+        return f"{value:.3f}" if value >= 0.0005 else "0.00"
+    return f"{value + 0.0:.2f}"
+
+
+def factor_text(value: Any) -> str:
+    """A factor's level as people write it: 2e-5, 3,840, cosine, none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "none" if value is None else str(value)
+    if isinstance(value, int) or value == int(value):
+        return f"{int(value):,}"
+    digits, _, exponent = f"{value:e}".partition("e")
+    small = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
+    return small if abs(value) <= 0.01 else f"{value:g}"
+
+
+def sortable(value: Any) -> tuple[int, float, str]:
+    """Key that puts a factor's levels in order: numbers first, then words."""
+    if isinstance(value, int | float):
+        return 0, float(value), ""
+    return 1, 0.0, "" if value is None else str(value)
+
+
+# --- formats ---------------------------------------------------------------------------------------------------------
+
+
+def to_csv(printed: Printed) -> str:
+    """Tidy: one row per cell, unrounded."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, printed.columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(printed.lines)
+    return out.getvalue()
+
+
+def to_markdown(printed: Printed) -> str:
+    """Caption, a pipe table per block, notes."""
+    parts = [f"**{_escape_markdown(printed.caption)}**"]
+    for block in printed.blocks:
+        rows = [[_to_markdown(text) for text in row] for row in block.rows]
+        header = [_escape_markdown(name) for name in block.header]
+        widths = [max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))]
+        lines = [
+            header,
+            ["-" * widths[0]] + ["-" * (width - 1) + ("-" if printed.wide is not None else ":") for width in widths[1:]],
+            *rows,
+        ]
+        text = "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
+        parts.append(f"{_escape_markdown(block.heading)}\n\n{text}")
+    parts.append("\n".join(f"- {_escape_markdown(note)}" for note in printed.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_latex(printed: Printed) -> str:
+    """A `table` float for booktabs; non-ASCII marks are commands of plain LaTeX."""
+    width = max((len(block.header) for block in printed.blocks), default=1)
+    columns = ["l" if printed.wide is not None or not number else "r" for number in range(width)]
+    if printed.wide is not None:
+        columns[printed.wide] = r"p{0.6\linewidth}"
+    lines = [
+        r"% needs \usepackage{booktabs} and \usepackage{xcolor}",
+        r"\begin{table*}",
+        r"  \centering",
+        rf"  \caption{{{_escape_latex(printed.caption)}}}",
+        rf"  \label{{tab:{printed.name}}}",
+        r"  \small\setlength{\tabcolsep}{4pt}",
+        rf"  \begin{{tabular}}{{{''.join(columns)}}}",
+        r"    \toprule",
+    ]
+    header: tuple[str, ...] = ()
+    for number, block in enumerate(printed.blocks):
+        if number:
+            lines.append(r"    \midrule")
+        if block.header != header:
+            header = block.header
+            names = [_escape_latex(name) for name in header] + [""] * (width - len(header))
+            lines += ["    " + " & ".join(names) + r" \\", r"    \midrule"]
+        lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\itshape {_escape_latex(block.heading)}}} \\")
+        for row in block.rows:
+            texts = [_to_latex(text) for text in row] + [""] * (width - len(row))
+            lines.append("    " + " & ".join(texts) + r" \\")
+    lines += [r"    \bottomrule", r"  \end{tabular}", "", r"  \smallskip", r"  \begin{minipage}{\linewidth}\footnotesize"]
+    lines += [f"    {_escape_latex(note)}" for note in printed.notes]
+    lines += [r"  \end{minipage}", r"\end{table*}"]
+    return "\n".join(lines) + "\n"
+
+
+def _to_markdown(text: Text) -> str:
+    main = _escape_markdown(text.main)
+    main = f"**{main}**" if text.bold else f"*{main}*" if text.italic else main
+    return f"{main} {text.small}{text.mark}".rstrip() if text.small else main + text.mark
+
+
+def _escape_markdown(text: str) -> str:
+    for character in "\\|*_":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _to_latex(text: Text) -> str:
+    main = _escape_latex(text.main)
+    if text.bold or text.italic:
+        command, colour = (r"\textbf", BETTER) if text.bold else (r"\textit", FEWEST)
+        main = rf"\textcolor[HTML]{{{colour}}}{{{command}{{{main}}}}}"
+    mark = "".join(_LATEX[character] for character in text.mark)
+    small = rf" {{\scriptsize {_escape_latex(text.small)}}}" if text.small else ""
+    return main + small + mark
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
+    "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "±": r"$\pm$", "ᵃ": r"$^{\mathrm{a}}$", "ᵇ": r"$^{\mathrm{b}}$",
+    "ᶜ": r"$^{\mathrm{c}}$", "ᵖ": r"$^{\mathrm{p}}$", "→": r"$\to$", "…": r"\ldots{}",
+}  # fmt: skip
+
+
+def _escape_latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)

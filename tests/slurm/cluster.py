@@ -1,0 +1,196 @@
+"""A real SLURM on one machine: its own daemons, two nodes with pretended GPUs and one without, all state in one folder.
+
+By hand, as root: `python tests/slurm/cluster.py up [FOLDER]`, then sinfo, sbatch or `snakemake --profile slurm` as on any cluster;
+`python tests/slurm/cluster.py down [FOLDER]` stops it. Needs Debian's slurmctld, slurmd, slurm-client and munge.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
+ETC = Path("/etc/slurm")
+"""Where clients look without SLURM_CONF, which Snakemake's job step takes away from the srun that it starts."""
+
+GPU_NODES, CPU_NODE = ("gn1", "gn2"), "cn1"
+NUM_GPUS = 2
+FIRST_PORT = 17101
+
+CONF = """\
+ClusterName=sftstudy
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort=16917
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+# a requeued job starts again only when its old credential has expired: 120 s by default
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/%n.log
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+SlurmdParameters=config_overrides
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+ReturnToService=2
+SlurmdTimeout=15
+MessageTimeout=10
+KillWait=5
+# Snakemake learns from squeue how a job ended; the profile asks for this much on any cluster
+MinJobAge=300
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
+JobRequeue=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+# memory is polled and enforced without cgroups
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill,UsePss
+AccountingStorageType=accounting_storage/none
+NodeName=gn[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17101-17102] CPUs=8 RealMemory=256000 Gres=gpu:2
+NodeName=cn1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17103 CPUs=16 RealMemory=256000
+PartitionName=cpu Nodes=cn1 Default=YES MaxTime=1440 PriorityTier=1
+PartitionName=gpu Nodes=gn[1-2] MaxTime=1440 PriorityTier=1
+PartitionName=urgent Nodes=gn[1-2],cn1 MaxTime=60 PriorityTier=10 PreemptMode=OFF
+"""
+GRES = "NodeName=gn[1-2] Name=gpu File={folder}/gpu[0-1]\n"
+
+
+def missing_programs() -> list[str]:
+    """What of SLURM is not installed here; a cluster also needs root."""
+    return [name for name in PROGRAMS if shutil.which(name) is None] + ([] if os.geteuid() == 0 else ["root"])
+
+
+class Cluster:
+    """A cluster whose configuration, state and logs lie in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    def up(self) -> None:
+        """Start whatever of it does not run. Raises RuntimeError that names the log if a daemon does not come."""
+        for name in ("state", "spool"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        self.folder.chmod(0o755)
+        self._configure()
+        self._start_munge()
+        self._start("slurmctld", ["slurmctld"])
+        for node in (*GPU_NODES, CPU_NODE):
+            self.start_node(node)
+        _wait_for(self._all_idle, f"nodes are not idle; see {self.folder}/*.log")
+
+    def start_node(self, node: str) -> None:
+        """Start a node's daemon."""
+        (self.folder / "spool" / node).mkdir(exist_ok=True)
+        self._start(node, ["slurmd", "-N", node])
+
+    def stop(self, daemon: str, *, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal to slurmctld, munged or a node's daemon, and wait for its end."""
+        process = self._running(daemon)
+        if process is None:
+            return
+        os.kill(process, number)
+        _wait_for(lambda: self._running(daemon) is None, f"{daemon} does not end")
+        (self.folder / f"{daemon}.pid").unlink(missing_ok=True)
+
+    def down(self) -> None:
+        """End all jobs and all daemons, and forget everything but the logs."""
+        if self._running("slurmctld"):
+            subprocess.run(["scancel", "--user", "root"], check=False, capture_output=True)
+            _wait_for(lambda: not run("squeue", "-h", "-t", "R,CG"), "jobs do not end", patience_s=20)
+        for daemon in (*GPU_NODES, CPU_NODE, "slurmctld", "munged"):
+            self.stop(daemon)
+        for name in ("slurm.conf", "gres.conf"):
+            if (ETC / name).is_symlink():
+                (ETC / name).unlink()
+        for name in ("state", "spool"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _configure(self) -> None:
+        facts = {"host": socket.gethostname().partition(".")[0], "folder": self.folder}
+        ETC.mkdir(exist_ok=True)
+        for name, text in {"slurm.conf": CONF, "gres.conf": GRES}.items():
+            (self.folder / name).write_text(text.format(**facts))
+            if (ETC / name).exists() and not (ETC / name).is_symlink():
+                raise RuntimeError(f"{ETC / name} is a real file: this machine belongs to a cluster, and none is made on it")
+            (ETC / name).unlink(missing_ok=True)
+            (ETC / name).symlink_to(self.folder / name)
+        for number in range(NUM_GPUS):  # slurmd takes a character device for a GPU; no driver needs to stand behind it
+            device = self.folder / f"gpu{number}"
+            if not device.exists():
+                os.mknod(device, 0o600 | 0o020000, os.makedev(240, number))
+
+    def _start_munge(self) -> None:
+        key = self.folder / "munge.key"
+        if not key.exists():
+            key.write_bytes(os.urandom(128))
+            key.chmod(0o400)
+        if self._running("munged") is None:
+            (self.folder / "munge.socket").unlink(missing_ok=True)
+            files = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
+            files["seed-file"] = "munged.seed"
+            subprocess.run(
+                ["munged", "--force", *(f"--{option}={self.folder / name}" for option, name in files.items())], check=True
+            )
+            _wait_for((self.folder / "munge.socket").exists, f"munged makes no socket; see {self.folder}/munged.log")
+
+    def _start(self, name: str, command: list[str]) -> None:
+        if self._running(name) is None:
+            subprocess.run(command, check=True, env={**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")})
+            _wait_for(lambda: self._running(name) is not None, f"{name} does not start; see {self.folder}/{name}.log")
+
+    def _running(self, name: str) -> int | None:
+        """Process number of a daemon that lives."""
+        try:
+            process = int((self.folder / f"{name}.pid").read_text())
+            os.kill(process, 0)
+        except (FileNotFoundError, ValueError, ProcessLookupError):
+            return None
+        return process
+
+    def _all_idle(self) -> bool:
+        states = run("sinfo", "-h", "-N", "-p", "urgent", "-o", "%t", check=False).split()
+        return states == ["idle"] * (len(GPU_NODES) + 1)
+
+
+def run(*command: str, check: bool = True) -> str:
+    """What a command prints."""
+    return subprocess.run(command, check=check, capture_output=True, text=True).stdout
+
+
+def _wait_for(condition: Callable[[], object], otherwise: str, *, patience_s: float = 30.0) -> None:
+    end = time.monotonic() + patience_s
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(otherwise)
+        time.sleep(0.1)
+
+
+def main() -> None:
+    """`up` or `down`, and where."""
+    action, *rest = sys.argv[1:] or ["help"]
+    cluster = Cluster(Path(rest[0] if rest else "/tmp/sftstudy-slurm"))
+    if action not in ("up", "down"):
+        sys.exit(__doc__)
+    if missing := missing_programs():
+        sys.exit(f"error: not here: {', '.join(missing)}; `apt-get install slurmctld slurmd slurm-client munge`, as root")
+    cluster.up() if action == "up" else cluster.down()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""The worked example in docs/planning.md is what the code computes: every number in its tables."""
+
+import re
+from pathlib import Path
+
+from sftstudy import forecast, needs
+from sftstudy.config import Training
+from sftstudy.forecast import HOST_MARGIN, START_S, host_mb, minutes
+from sftstudy.gpus import GPUS
+from sftstudy.sizes import ModelSize
+
+DOC = Path(__file__).parents[2] / "docs" / "planning.md"
+ARCHITECTURE = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+}
+NUM_SAMPLES, MEAN_LENGTH, LONGEST, NUM_GPUS, NUM_CHECKPOINTS = 825_487, 400, 4096, 8, 10
+
+
+def computed() -> dict[str, str]:
+    """Label of a row of the document -> what the code says."""
+    size = ModelSize.of(ARCHITECTURE)
+    assert size is not None
+    training = Training(
+        effective_batch_size=3840,
+        learning_rate=2e-5,
+        epochs=3,
+        num_checkpoints=NUM_CHECKPOINTS,
+        precision="bf16",
+        sharding="full",
+        activation_checkpointing=True,
+        max_tokens_per_microbatch=16384,
+    )
+    gpu = GPUS["H100"]
+    memory = needs.training_memory(size, training, num_gpus=NUM_GPUS, longest=LONGEST)
+    flops = needs.training_flops(size, training, mean_length=MEAN_LENGTH)
+    rate = needs.training_rate(size, training, gpu=gpu, mean_length=MEAN_LENGTH)
+    tokens = 3 * NUM_SAMPLES // 3840 * 3840 * MEAN_LENGTH
+    seconds = tokens / (rate * NUM_GPUS)
+    saving = needs.saving_seconds(size, training, num_checkpoints=NUM_CHECKPOINTS, training_s=seconds)
+    total = START_S + seconds + saving
+    mmlu = needs.scoring_seconds(size, gpu=gpu, compute=2, num_requests=14_042, prompt_tokens=750, new_tokens=0, batch_size=32)
+    answers = needs.scoring_seconds(size, gpu=gpu, compute=2, num_requests=160, prompt_tokens=300, new_tokens=350, batch_size=32)
+    return {
+        "a layer": f"{size.layer_parameters:,}",
+        "embeddings, or head": f"{size.head_parameters:,}",
+        "the model": f"{size.num_parameters:,}",
+        "states": f"{16 * size.num_parameters / 8 / 1e9:.1f} GB",
+        "copies": f"{2 * (2 * size.layer_parameters + 2 * size.head_parameters + 4096) / 1e9:.1f} GB",
+        "in flight": f"{6 * (2 * size.head_parameters + 4096) / 1e9:.1f} GB",
+        "activations": f"{16384 * needs.activation_bytes(size, compute=2, recomputed=True) / 1e9:.1f} GB",
+        "logits": f"{16384 * 0.6 * needs.logit_bytes(size, compute=2) / 1e9:.1f} GB",
+        "a GPU holds": f"{memory.gpu_gb:.1f} GB",
+        "the host holds": f"{memory.host_gb:.0f} GB",
+        "asked of the scheduler": f"{host_mb(memory) // 1000} GB",
+        "a token": f"{flops / 1e9:.1f} GFLOP",
+        "a GPU trains": f"{rate:,.0f} tokens/s",
+        "tokens": f"{tokens / 1e9:.3f} billion",
+        "training": f"{seconds / 3600:.1f} h",
+        "saving": f"{saving / 3600:.2f} h",
+        "GPU-hours": f"{NUM_GPUS * total / 3600:.0f}",
+        "time limit": f"{minutes(total)} min",
+        "MMLU": f"{mmlu / 60:.1f} min",
+        "MT-Bench": f"{answers / 60:.1f} min",
+    }
+
+
+def test_the_worked_example_is_what_the_code_computes() -> None:
+    written = dict(re.findall(r"^\| ([^|]+?) \|.*\| \*\*([^*]+)\*\* \|$", DOC.read_text(), flags=re.MULTILINE))
+    assert written == computed()
+
+
+def test_assumptions_are_written_down() -> None:
+    text = " ".join(DOC.read_text().split())
+    assert HOST_MARGIN == 1.25, "a quarter more"
+    assert f"{100 * needs.MFU:.0f} % of the peak, 989 TFLOP/s" in text
+    assert f"at {100 * needs.MFU_PREFILL:.0f} % of the peak" in text
+    assert f"{100 * needs.SUPERVISED_SHARE:.0f} % of the tokens" in text
+    assert f"{forecast.NUM_QUESTIONS} questions" in text
+    assert f"answers of {forecast.ANSWER_TOKENS} tokens" in text

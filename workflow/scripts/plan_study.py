@@ -1,0 +1,59 @@
+"""Prints what the active studies will take, and writes it as a page: GPU-hours, jobs, disk, judge, longest chain, what fits where.
+
+By hand: `python workflow/scripts/plan_study.py [--config overlay=FOLDER studies=a,b] [--gpu H100]`; `snakemake -c1 plan` does it.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from sftstudy.disk import planned_disk
+from sftstudy.environment import Site, named_gpu
+from sftstudy.errors import StudyError
+from sftstudy.outlook import outlook
+from sftstudy.plan import Plan
+from sftstudy.program import run
+from sftstudy.records import write_text
+from sftstudy.tables.plan_page import to_html, to_text
+
+
+def main() -> None:
+    """Add up the plan, count the jobs of a dry run, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake: overlay=, studies=")
+    parser.add_argument("--gpu", help="GPU to plan for; what STUDY_GPU names, or H100")
+    parser.add_argument("--gpus-per-stage", type=int, help="fewest GPUs that train a stage; what the site says, or 1")
+    parser.add_argument("--html", type=Path, default=Path("results/plan.html"), help="where the page goes")
+    arguments = parser.parse_args()
+    settings = dict(setting.split("=", 1) for setting in arguments.config)
+    overlay, studies = settings.get("overlay"), settings.get("studies")
+    plan = Plan.from_config(
+        Path("config"), overlay=Path(overlay) if overlay else None, studies=studies.split(",") if studies else None
+    )
+    site = Site.from_environment() or Site(named_gpu("H100", where="--gpu"))
+    if arguments.gpu:
+        site = replace(site, gpu=named_gpu(arguments.gpu, where="--gpu"))
+    if arguments.gpus_per_stage:
+        site = replace(site, gpus_per_stage=arguments.gpus_per_stage)
+    found, jobs, disk = outlook(plan, site), jobs_left(arguments.config), planned_disk(plan)
+    write_text(arguments.html, to_html(found, jobs=jobs, disk=disk))
+    print(to_text(found, jobs=jobs, disk=disk) + f"page: {arguments.html}")
+
+
+def jobs_left(settings: list[str]) -> dict[str, int]:
+    """Rule -> jobs that `snakemake -n` counts now. Raises StudyError with its last line if it fails."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", *(["--config", *settings] if settings else [])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        raise StudyError(done.stdout.strip().splitlines()[-1].removeprefix("error: "))
+    if "Job stats:" not in done.stdout:
+        return {}
+    table = done.stdout.split("Job stats:")[1].split("\ntotal")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+
+
+if __name__ == "__main__":
+    run(main)
