@@ -18,7 +18,7 @@ from sftstudy.records import CheckpointEntry, ModelRecord, Score, ScoreRecord, S
 from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 
 COMMON: dict[str, Any] = {"content_hash": "c", "commit": "abc", "versions": {"sftstudy": "0"}}
-EXAM = PlannedBenchmark(suite="exams", chance=0.25, unit="fraction")
+EXAM = PlannedBenchmark(suite="exams", chance=0.25, unit="fraction", metric="acc")
 CHAT = PlannedBenchmark(suite="chat", chance=1.0, unit="rating", judge="rule", clustered=True)
 
 
@@ -135,8 +135,9 @@ class Tree:
         value = stats.mean(table["value"].to_numpy(float), table["task"].tolist(), definition.average)
         return Score(
             ckpt=ckpt, samples_seen=seen, samples_spent=spent, weights_hash=weights, benchmark=name, task=name, task_version="1",
-            metric="acc", value=None if failed > 0.5 else value, stderr=None, num_items=len(table), num_fewshot=0, harness="toy",
-            harness_version="1", judge=definition.judge, failure_share=failed, items_hash=f"items-{name}-{len(table)}",
+            metric=definition.metric, value=None if failed > 0.5 else value, stderr=None, num_items=len(table), num_fewshot=0,
+            harness="toy", harness_version="1", judge=definition.judge, failure_share=failed,
+            items_hash=f"items-{name}-{len(table)}",
             protocol_hash=f"protocol-{name}", first_tokens=[1, 2], spread=self.spread if definition.judge else None,
         )  # fmt: skip
 
@@ -148,7 +149,7 @@ def item_table(ckpt: str, name: str, values: Sequence[float | None], *, turns: b
     return pd.DataFrame(
         {
             "ckpt": ckpt, "benchmark": name, "task": tasks, "item": names, "item_hash": [f"h{item}" for item in names],
-            "value": np.array(values, dtype=float),
+            "metric": "rating" if turns else "acc", "value": np.array(values, dtype=float), "weight": 1.0,
         }
     )  # fmt: skip
 

@@ -25,6 +25,9 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
         for folder, value in plan.specs.items()
         if value.kind in names and spec.programs(value)
     }
+    for folder, value in plan.specs.items():
+        if "fetch_suite" in spec.programs(value):
+            found[folder / "suite.json"] = spec.spec_hash(value, "fetch_suite")
     for folder, stage in plan.stages.items():
         if stage.training:
             found[folder / "data.json"] = spec.spec_hash(stage, "mix_stage")

@@ -420,23 +420,97 @@ class Requests(Strict):
     new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
 
 
-class HarnessBenchmark(Sourced):
-    """One benchmark scored through lm-eval."""
+Backend = Literal["hf", "hf-prefix", "vllm"]
+"""What computes a benchmark's answers. It is part of a benchmark's identity: two back ends never share a score."""
+
+
+class CrossCheck(Strict):
+    """A sample of a benchmark's items that `hf` scores too. If the back ends disagree on more than allowed, scoring fails."""
+
+    num_items: int = Field(32, gt=0, description="items, chosen by their hash")
+    max_disagreement: float = Field(0.05, ge=0, lt=1, description="share of them that may get another score")
+
+
+class Normalised(Strict):
+    """A score on the Open LLM Leaderboard's scale: (raw - 1/n) / (1 - 1/n), not below 0, where n is the number of choices.
+
+    With a number per task the tasks are normalised one by one and then averaged; with one number the
+    whole benchmark is, over all items. 0 stands for replies that nobody can guess.
+    """
+
+    num_choices: int | dict[str, int] = Field(description="of every item, or task -> number of choices")
+    metrics: list[str] = Field([], description="metrics whose mean is normalised; the benchmark's own if absent")
+
+
+class Averages(Strict):
+    """What is made of a benchmark's scored items."""
+
+    metric: str = Field(description="lm-eval's metric name, such as `acc` or `exact_match`; the one that tables read")
+    metrics: list[str] = Field(default=[], description="further metrics for the record")
+    average: Literal["micro", "macro"] = Field(
+        default="micro", description="over items, or over tasks; the record has the other one too"
+    )
+    groups: dict[str, list[str]] = Field(
+        default={}, description="name -> tasks that get a score of their own, averaged in the same way"
+    )
+    families: dict[str, list[str]] = Field(default={}, description="name -> tasks that count as one in a macro average")
+    normalised: Normalised | None = Field(default=None, description="give the record the leaderboard's score too")
+
+    def num_choices(self, task: str) -> int:
+        """Choices of a task's items by `normalised`; 0 if they cannot be guessed, or if nobody says."""
+        if self.normalised is None:
+            return 0
+        choices = self.normalised.num_choices
+        return choices if isinstance(choices, int) else choices.get(task, 0)
+
+
+class HarnessBenchmark(Averages, Sourced):
+    """One benchmark scored through lm-eval. `derived` names the keys that a scored item does not depend on."""
 
     incidental = frozenset({"chance"})
+    derived: ClassVar[frozenset[str]] = frozenset(
+        {
+            "tasks",
+            "uses",
+            "filter",
+            "items",
+            "num_items_per_task",
+            "num_items",
+            "items_hash",
+            "cross_check",
+            *Averages.model_fields,
+        }
+    )
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
-    metric: str = Field(description="lm-eval's metric name, such as `acc` or `exact_match`")
     uses: list[Location] = Field(min_length=1, description="the items scored; no training source may be one of them")
     filter: str = Field("none", description="lm-eval's filter name")
     num_fewshot: int | None = Field(None, ge=0, description="shots; the task's own number if absent")
     chat_template: bool = Field(False, description="wrap prompts in the model's chat template, few-shot as turns")
-    average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks")
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
     requests: Requests | None = Field(
         None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
     )
+    num_items_per_task: int | None = Field(
+        None, gt=0, description="only so many items of each task, those with the smallest hashes"
+    )
+    num_items: int | None = Field(None, gt=0, description="how many items the tasks must have, before any are chosen")
+    items_hash: str | None = Field(None, description="hash that those must have; `suite.json` has it")
+    backend: Backend = Field("hf", description="`hf-prefix` computes shared prefixes once; `vllm` needs a GPU and envs/vllm.yaml")
+    cross_check: CrossCheck | None = Field(None, description="compare another back end than `hf` with it, per checkpoint")
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> HarnessBenchmark:
+        if self.cross_check and self.backend == "hf":
+            raise ValueError("cross_check compares another back end with hf; remove it, or set backend")
+        return self
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> HarnessBenchmark:
+        if self.items and self.num_items_per_task:
+            raise ValueError("give items or num_items_per_task, not both")
+        return self
 
 
 class HarnessSuite(Strict):
@@ -447,7 +521,7 @@ class HarnessSuite(Strict):
     kind: Literal["harness"]
     benchmarks: dict[str, HarnessBenchmark] = Field(min_length=1)
     include_path: str | None = Field(None, description="folder of your own lm-eval task files")
-    stock_tasks: bool = Field(True, description="index lm-eval's own tasks too; costs seconds")
+    stock_tasks: bool = Field(True, description="lm-eval's own tasks too; finding them costs seconds, once")
     mirror: str | None = Field(None, description="folder mirror of hub data sets, for stock tasks offline")
     checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
     batch_size: int = Field(32, gt=0)

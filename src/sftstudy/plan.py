@@ -512,7 +512,8 @@ class Plan:
         suite = self.registry.suites[suite_name]
         if isinstance(suite, config.HarnessSuite):
             harness = suite.benchmarks[name]
-            return spec.PlannedBenchmark(suite=suite_name, chance=harness.chance, unit="fraction", average=harness.average)
+            shared = {name: getattr(harness, name) for name in config.Averages.model_fields} | {"chance": harness.chance}
+            return spec.PlannedBenchmark.model_validate(shared | {"suite": suite_name, "unit": "fraction"})
         chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
         judged = {"suite": suite_name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True}
         return spec.PlannedBenchmark.model_validate(judged)

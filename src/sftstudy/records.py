@@ -272,6 +272,34 @@ class Judging(Entry):
     cost: float = Field(description="in the currency of the prices in config")
 
 
+class TaskEntry(Entry):
+    """A task of lm-eval's as it was found. `task_hash` covers its definition and the examples that shots are taken from."""
+
+    version: str
+    data_set: str
+    num_items: int
+    items_hash: str
+    chosen: list[int] | None = Field(description="numbers of the items that are scored, ascending; all if None")
+    chosen_hash: str = Field(description="hash of the items that are scored")
+    num_fewshot: int
+    fixed_shots: bool = Field(description="an item's shots do not depend on which items are scored before it")
+    task_hash: str
+
+
+class BenchmarkEntry(Entry):
+    """A benchmark's tasks, and number and hash of all their items: what `num_items` and `items_hash` in config pin."""
+
+    num_items: int
+    items_hash: str
+    tasks: dict[str, TaskEntry]
+
+
+class SuiteRecord(Record):
+    """A suite whose tasks were all loaded and checked (`suite.json`)."""
+
+    benchmarks: dict[str, BenchmarkEntry]
+
+
 SCORED = "scored"
 
 
@@ -280,8 +308,9 @@ class ScoreRecord(Record):
 
     A stage that was stopped has no scores; `status` says where.
 
-    Parquet columns: ckpt, benchmark, task, item (id within the task), item_hash, value (0/1, or the judge's rating, null if the
-    verdict failed).
+    Parquet columns, a row per item and metric: ckpt, benchmark, task, metric, item (id within the task), item_hash, value (0/1, or
+    the judge's rating, null if the verdict failed), weight (1, or the number of instructions that the value is a mean of),
+    prediction (the chosen option, or the reply as the filter left it), log_likelihoods (of the options).
     """
 
     model: str
@@ -334,6 +363,23 @@ class JudgmentsRecord(Record):
 
     judges: list[str]
     models: dict[str, ModelJudgments]
+
+
+class LeaderboardScore(Entry):
+    """A task of the Open LLM Leaderboard: raw from 0 to 1, normalised from 0 to 100, as it prints them."""
+
+    raw: float | None = Field(description="None if only its sub-tasks were given")
+    lower_bound: float | None = Field(description="score of guessing; None where each sub-task has its own")
+    normalised: float
+    subtasks: dict[str, LeaderboardScore]
+
+
+class LeaderboardRecord(Record):
+    """Raw scores on the leaderboard's scale. There is an average if all tasks are there."""
+
+    tasks: dict[str, LeaderboardScore]
+    average: float | None
+    missing: list[str]
 
 
 class SelectionRecord(Record):

@@ -228,6 +228,12 @@ def _one_line(error: ValidationError, content: Any, file: Path) -> str:
     return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r:.60})"
 
 
+def read_suites(file: Path) -> dict[str, Any]:
+    """Suites that one file of benchmarks defines."""
+    suites: dict[str, Any] = _typed(_REGISTRIES["benchmarks"], _content(file), file)
+    return suites
+
+
 def _registry_files(base: Path, name: str) -> list[Path]:
     return [base / f"{name}.yaml", *sorted((base / name).glob("*.yaml"))]
 

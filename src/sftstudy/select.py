@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from sftstudy.config import Selection
+from sftstudy.config import HarnessSuite, Selection
 from sftstudy.errors import StudyError
 from sftstudy.records import PROTOCOL, Score, ScoreRecord, SelectionRecord, provenance, read_record
 from sftstudy.spec import StageSpec, SuiteSpec, digest, parts, score_hash, selection_hash, spec_hash
@@ -58,12 +58,14 @@ def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, recor
     blocks = parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
     if len(records) != len(blocks):
         raise StudyError(f"--scores: {len(records)} records; {suite.name} on {stage.stage} has {len(blocks)} parts; name each once")
+    metric = suite.suite.benchmarks[benchmark].metric if isinstance(suite.suite, HarnessSuite) else "rating"
     scores: list[Score] = []
     for path, ckpts in zip(records, blocks.values(), strict=True):
         record = read_record(path, ScoreRecord)
         if record.spec_hash != score_hash(spec_hash(stage), spec_hash(suite), ckpts):
             raise StudyError(f"{path}: answers to another spec than today's; build it again with `snakemake -c all {path}`")
-        scores += [score for score in record.scores if score.benchmark == benchmark and score.task == benchmark]
+        whole = [score for score in record.scores if score.benchmark == benchmark and score.task == benchmark]
+        scores += [score for score in whole if score.metric == metric]
     if mixed := [field for field in PROTOCOL if len({getattr(score, field) for score in scores}) > 1]:
         fields = ", ".join(mixed)
         raise StudyError(f"{records[0]}: checkpoints have different {fields} on {benchmark}; build it again with --forcerun")

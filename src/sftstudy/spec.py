@@ -191,15 +191,15 @@ class PlannedStage(Strict):
     scores: dict[str, dict[str, str]] = Field(description="suite -> part -> expected spec hash of the score record")
 
 
-class PlannedBenchmark(Strict):
-    """A benchmark as a table sees it."""
+class PlannedBenchmark(config.Averages):
+    """A benchmark as a table sees it. Intervals follow its average."""
 
     suite: str
     chance: float
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
-    average: Literal["micro", "macro"] = Field("micro", description="over items, or over tasks; intervals follow it")
     clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
+    metric: str = Field(default="rating")
 
 
 class Setting(Strict):
@@ -253,7 +253,11 @@ def programs(spec: Spec) -> tuple[str, ...]:
     if isinstance(spec, ModelSpec):
         return ("pretrain_model",) if isinstance(spec.model, config.ScratchModel) else ("fetch_model",)
     if isinstance(spec, SuiteSpec):
-        return ("score_harness",) if isinstance(spec.suite, config.HarnessSuite) else ("answer_mt_bench", "judge_mt_bench")
+        return (
+            ("fetch_suite", "score_harness")
+            if isinstance(spec.suite, config.HarnessSuite)
+            else ("answer_mt_bench", "judge_mt_bench")
+        )
     return {
         "world": ("generate_world",),
         "data": ("validate_data",),

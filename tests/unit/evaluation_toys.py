@@ -81,7 +81,7 @@ def make_model(*, seed: int):
     return LlamaForCausalLM(config).eval()
 
 
-def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE) -> Toy:
+def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE, seeds: tuple[int, int] = (1, 2)) -> Toy:
     """Two checkpoints of a random model, with the records that training would have written."""
     layout = Layout(folder / "results", folder / "scratch")
     base = layout.model_folder("tiny")
@@ -119,8 +119,8 @@ def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE) -> Toy:
     )
     toy = Toy(layout, stage)
     entries = []
-    for place in stage.checkpoints:
-        make_model(seed=place.step).save_pretrained(toy.scratch / place.ckpt)
+    for seed, place in zip(seeds, stage.checkpoints, strict=True):
+        make_model(seed=seed).save_pretrained(toy.scratch / place.ckpt)
         entries.append(
             CheckpointEntry(
                 ckpt=place.ckpt,
@@ -157,8 +157,20 @@ def make_toy(folder: Path, *, bos: str = "", template: str = TEMPLATE) -> Toy:
     return toy
 
 
-def make_harness_suite(folder: Path, **settings) -> spec.SuiteSpec:
-    """Two multiple-choice tasks of unequal size and one that generates, as lm-eval task files over JSON files."""
+def make_harness_suite(folder: Path, *, edit: bool = True, **settings) -> spec.SuiteSpec:
+    """Two multiple-choice tasks of unequal size and one that generates; `edit` writes their lm-eval task files and JSON files."""
+    if edit:
+        _write_tasks(folder)
+    uses = {name: LocalFile(path=str(folder / f"{name}.jsonl")) for name in ("toys", "more_toys", "say")}
+    benchmarks = {
+        "colours": HarnessBenchmark(tasks=["toys", "more_toys"], metric="acc", uses=[uses["toys"], uses["more_toys"]]),
+        "say": HarnessBenchmark(tasks=["say"], metric="exact_match", chat_template=True, uses=[uses["say"]]),
+    }
+    settings = {"benchmarks": benchmarks, "include_path": str(folder / "tasks"), "stock_tasks": False, "batch_size": 4} | settings
+    return spec.SuiteSpec(name="toy-suite", suite=HarnessSuite(kind="harness", **settings))
+
+
+def _write_tasks(folder: Path) -> None:
     tasks = folder / "tasks"
     tasks.mkdir(exist_ok=True)
     for name, things in {
@@ -186,13 +198,6 @@ def make_harness_suite(folder: Path, **settings) -> spec.SuiteSpec:
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
     _write_task(tasks, folder, task)
-    uses = {name: LocalFile(path=str(folder / f"{name}.jsonl")) for name in ("toys", "more_toys", "say")}
-    benchmarks = {
-        "colours": HarnessBenchmark(tasks=["toys", "more_toys"], metric="acc", uses=[uses["toys"], uses["more_toys"]]),
-        "say": HarnessBenchmark(tasks=["say"], metric="exact_match", chat_template=True, uses=[uses["say"]]),
-    }
-    settings = {"benchmarks": benchmarks, "include_path": str(tasks), "stock_tasks": False, "batch_size": 4} | settings
-    return spec.SuiteSpec(name="toy-suite", suite=HarnessSuite(kind="harness", **settings))
 
 
 def _write_task(tasks: Path, folder: Path, task: dict) -> None:

@@ -8,11 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_toys import COLOURS, TEMPLATE, Toy, make_harness_suite, make_model, make_tokenizer, make_toy
 
-from sftstudy import spec
+from sftstudy import hashes, spec
 from sftstudy.config import HarnessBenchmark, HubSplit, LocalFile
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import harness, weights
+from sftstudy.evaluate.fetch import fetch_suite
 from sftstudy.evaluate.harness import score_harness
+from sftstudy.evaluate.tasks import load_suite
 from sftstudy.records import ScoreRecord
 
 
@@ -22,12 +24,16 @@ def toy(tmp_path_factory) -> Toy:
 
 
 def score(toy: Toy, suite: spec.SuiteSpec, checkpoints: list[str] | None = None) -> ScoreRecord:
+    fetch_suite(suite, layout=toy.layout)
     return score_harness(toy.stage, suite, part="part01", checkpoints=checkpoints or toy.checkpoints, layout=toy.layout)
 
 
 def values(toy: Toy, suite: spec.SuiteSpec, *, ckpt: str, task: str) -> list[float]:
-    rows = pq.read_table(toy.results / "scores" / suite.name / "part01.parquet").to_pylist()
-    return [row["value"] for row in rows if row["ckpt"] == ckpt and row["task"] == task]
+    return [row["value"] for row in item_rows(toy, suite) if row["ckpt"] == ckpt and row["task"] == task]
+
+
+def item_rows(toy: Toy, suite: spec.SuiteSpec) -> list[dict]:
+    return pq.read_table(toy.results / "scores" / suite.name / "part01.parquet").to_pylist()
 
 
 def option_log_probs(model, tokenizer, question: str) -> list[float]:
@@ -58,7 +64,7 @@ def test_items_equal_a_hand_computation(toy, tmp_path):
             compared += len(by_hand)
     assert compared == 16
     assert {item for place in toy.stage.checkpoints for item in values(toy, suite, ckpt=place.ckpt, task="toys")} == {0.0, 1.0}
-    whole = [row for row in record.scores if row.task == "colours"]
+    whole = [row for row in record.scores if (row.task, row.metric) == ("colours", "acc")]
     for row, place in zip(whole, toy.stage.checkpoints, strict=True):
         pooled = values(toy, suite, ckpt=place.ckpt, task="toys") + values(toy, suite, ckpt=place.ckpt, task="more_toys")
         assert (row.value, row.num_items) == (sum(pooled) / 8, 8)
@@ -89,7 +95,7 @@ def test_macro_average_weighs_tasks_equally(toy, tmp_path):
     suite = make_harness_suite(tmp_path)
     benchmark = suite.suite.benchmarks["colours"].model_copy(update={"average": "macro"})
     suite = make_harness_suite(tmp_path, benchmarks={"colours": benchmark})
-    rows = {row.task: row for row in score(toy, suite, ["ckpt01"]).scores}
+    rows = {row.task: row for row in score(toy, suite, ["ckpt01"]).scores if row.metric == "acc"}
     assert rows["colours"].value == pytest.approx((rows["toys"].value + rows["more_toys"].value) / 2)
     assert rows["colours"].stderr == pytest.approx((rows["toys"].stderr ** 2 + rows["more_toys"].stderr ** 2) ** 0.5 / 2)
 
@@ -98,40 +104,111 @@ def test_finished_checkpoints_are_not_scored_again(toy, tmp_path, monkeypatch):
     suite = make_harness_suite(tmp_path)
     first = score(toy, suite)
     monkeypatch.setattr(harness, "take_exam", lambda *_: pytest.fail("scored again"))
-    monkeypatch.setattr(harness, "load_exams", lambda *_: pytest.fail("loaded again"))
+    monkeypatch.setattr(harness, "load_suite", lambda *_, **__: pytest.fail("loaded again"))
     assert score(toy, suite) == first
 
 
-def test_a_killed_job_continues_behind_its_last_finished_benchmark(toy, tmp_path, monkeypatch):
-    suite, taken = make_harness_suite(tmp_path), []
+@pytest.fixture
+def taken(monkeypatch) -> list[tuple[str, list[int] | None]]:
+    """Tasks and items that are really put to a model, in order."""
+    taken, real = [], harness.take_exam
 
-    def take(lm, exam, checkpoint):
-        taken.append(checkpoint.ckpt)
-        if len(taken) == 4:
-            raise KeyboardInterrupt
-        return real(lm, exam, checkpoint)
+    def take(lm, benchmark, task, exam, items):
+        taken.append((task, items))
+        return real(lm, benchmark, task, exam, items)
 
-    real = harness.take_exam
     monkeypatch.setattr(harness, "take_exam", take)
+    return taken
+
+
+def test_a_killed_job_continues_in_the_middle_of_a_task(toy, tmp_path, monkeypatch, taken):
+    monkeypatch.setattr(harness, "ITEMS_PER_BLOCK", 2)
+    suite, read, count = make_harness_suite(tmp_path), harness.read_samples, iter(range(99))
+
+    def killed(*args, **kwargs):
+        if next(count) == 2:
+            raise KeyboardInterrupt
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(harness, "read_samples", killed)
     with pytest.raises(KeyboardInterrupt):
-        score(toy, suite)
-    score(toy, suite)
-    assert taken == ["ckpt01", "ckpt01", "ckpt02", "ckpt02", "ckpt02"]
+        score(toy, suite, ["ckpt01"])
+    resumed = score(toy, suite, ["ckpt01"])
+    blocks = [("toys", [0, 1]), ("toys", [2, 3]), ("toys", [4]), ("more_toys", [0, 1]), ("more_toys", [2])]
+    assert taken == blocks[:3] + blocks[2:] + [("say", [0, 1]), ("say", [2, 3])]
+    monkeypatch.setattr(harness, "ITEMS_PER_BLOCK", 1000)
+    whole = score(toy, suite, ["ckpt01"])
+    kept = ("task", "metric", "value", "stderr", "num_items", "items_hash", "first_tokens")
+    assert [[getattr(row, name) for name in kept] for row in resumed.scores] == [
+        [getattr(row, name) for name in kept] for row in whole.scores
+    ]
 
 
-def test_a_new_benchmark_does_not_score_the_others_again(toy, tmp_path, monkeypatch):
-    both, real, taken = make_harness_suite(tmp_path).suite.benchmarks, harness.take_exam, []
+def test_a_new_benchmark_or_metric_scores_nothing_again(toy, tmp_path, taken):
+    both = make_harness_suite(tmp_path).suite.benchmarks
     score(toy, make_harness_suite(tmp_path, benchmarks={"colours": both["colours"]}))
-    monkeypatch.setattr(harness, "take_exam", lambda lm, exam, checkpoint: taken.append(exam.name) or real(lm, exam, checkpoint))
-    chance = both["colours"].model_copy(update={"chance": 0.5})
-    grown = score(toy, make_harness_suite(tmp_path, benchmarks={"colours": chance, "say": both["say"]}))
-    assert taken == ["say", "say"]
-    assert [row.benchmark for row in grown.scores] == ["colours", "colours", "colours", "say"] * 2
+    del taken[:]
+    changed = both["colours"].model_copy(update={"chance": 0.5, "average": "macro", "groups": {"few": ["more_toys"]}})
+    grown = score(toy, make_harness_suite(tmp_path, benchmarks={"colours": changed, "say": both["say"]}))
+    assert taken == [("say", None), ("say", None)]
+    assert [(row.task, row.metric) for row in grown.scores] == [
+        ("colours", "acc"),
+        ("few", "acc"),
+        ("colours", "acc_micro"),
+        ("toys", "acc"),
+        ("more_toys", "acc"),
+        ("say", "exact_match"),
+    ] * 2
+
+
+def test_equal_weights_are_scored_once_whatever_their_run_is_called(toy, tmp_path, taken):
+    suite = make_harness_suite(tmp_path)
+    score(toy, suite)
+    del taken[:]
+    base = base_of(toy)
+    make_model(seed=1).save_pretrained(toy.layout.model_folder("tiny"))  # the weights of ckpt01, now a base model
+    record = json.loads(toy.layout.model_record("tiny").read_text())
+    text = json.dumps(record | {"weights_hash": hashes.weights_hash(toy.layout.model_folder("tiny"))})
+    before = toy.layout.model_record("tiny").read_text()
+    toy.layout.model_record("tiny").write_text(text)
+    try:
+        rows = score(base, suite).scores
+    finally:
+        toy.layout.model_record("tiny").write_text(before)
+        make_model(seed=0).save_pretrained(toy.layout.model_folder("tiny"))
+    assert taken == []
+    assert {(row.ckpt, row.samples_seen) for row in rows} == {("ckpt00", 0)}
+
+
+def test_two_checkpoints_of_one_name_never_share(tmp_path, taken):
+    suite, first = make_harness_suite(tmp_path), make_toy(tmp_path)
+    score(first, suite, ["ckpt01"])
+    again = make_toy(tmp_path, seeds=(5, 6))  # the same run, trained to other weights
+    score(again, suite, ["ckpt01"])
+    assert [task for task, _ in taken] == ["toys", "more_toys", "say"] * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 2}, {"precision": "bf16"}, {"num_fewshot": 1}, {"chat_template": True}, {"template": "<|user|>" + TEMPLATE}],
+)
+def test_whatever_an_answer_depends_on_is_in_its_key(tmp_path, taken, change):
+    toy, suite = make_toy(tmp_path), make_harness_suite(tmp_path)
+    edit_task(tmp_path / "tasks/toys.yaml", fewshot_split="test")
+    benchmark = HarnessBenchmark(tasks=["toys"], metric="acc", uses=suite.suite.benchmarks["colours"].uses)
+    score(toy, make_harness_suite(tmp_path, benchmarks={"b": benchmark}, edit=False), ["ckpt01"])
+    if "template" in change:
+        toy, change = make_toy(tmp_path, template=change["template"]), {}
+    own = {key: value for key, value in change.items() if key in HarnessBenchmark.model_fields}
+    rest = {key: value for key, value in change.items() if key not in own}
+    other = make_harness_suite(tmp_path, benchmarks={"b": benchmark.model_copy(update=own)}, edit=False, **rest)
+    score(toy, other, ["ckpt01"])
+    assert [task for task, _ in taken] == ["toys"] * 2
 
 
 def protocols(toy: Toy, suite: spec.SuiteSpec) -> dict[str, str]:
     """Task -> protocol hash, the same for both checkpoints."""
-    pairs = {(row.task, row.protocol_hash) for row in score(toy, suite).scores}
+    pairs = {(row.task, row.protocol_hash) for row in score(toy, suite).scores if not row.metric.endswith("_macro")}
     assert len(pairs) == len(dict(pairs)) == 4
     return dict(pairs)
 
@@ -203,18 +280,76 @@ def test_fixed_items_are_scored_and_named(toy, tmp_path, monkeypatch):
             score(toy, suite, ["ckpt02"])
 
 
+def test_items_are_chosen_by_their_hash_and_not_by_their_place(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    benchmark = suite.suite.benchmarks["colours"].model_copy(update={"num_items_per_task": 2})
+    score(toy, suite, ["ckpt01"])
+    hashed = {row["item_hash"]: row["value"] for row in item_rows(toy, suite) if row["task"] == "toys"}
+    suite = make_harness_suite(tmp_path, benchmarks={"colours": benchmark})
+    assert score(toy, suite, ["ckpt01"]).scores[0].num_items == 4
+    picked = {row["item_hash"]: row["value"] for row in item_rows(toy, suite) if row["task"] == "toys"}
+    assert picked == {name: hashed[name] for name in sorted(hashed)[:2]}
+    lines = (tmp_path / "toys.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "toys.jsonl").write_text("".join(lines[::-1]))
+    score(toy, suite, ["ckpt01"])
+    assert {row["item_hash"] for row in item_rows(toy, suite) if row["task"] == "toys"} == picked.keys()
+
+
+def test_all_faults_of_a_suite_are_told_in_one_line_before_any_weights_are_looked_at(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    own = {"metric": "acc", "uses": suite.suite.benchmarks["colours"].uses}
+    benchmarks = {
+        "a": HarnessBenchmark(tasks=["nothing"], **own),
+        "b": HarnessBenchmark(tasks=["toys"], filter="strict", **own),
+        "c": HarnessBenchmark(tasks=["toys"], num_items=6, **own),
+        "d": HarnessBenchmark(tasks=["toys", "more_toys"], num_items=8, items_hash="0", **own),
+        "e": HarnessBenchmark(tasks=["toys"], groups={"g": ["more_toys"]}, **own),
+        "f": HarnessBenchmark(tasks=["broken"], **own),
+    }
+    suite = make_harness_suite(tmp_path, benchmarks=benchmarks)
+    broken = json.loads((tmp_path / "tasks/toys.yaml").read_text()) | {"task": "broken", "dataset_path": "no/such-data"}
+    (tmp_path / "tasks/broken.yaml").write_text(json.dumps(broken))
+    with pytest.raises(StudyError) as error:
+        fetch_suite(suite, layout=toy.layout)
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (
+        "6 faults: ",
+        "a.tasks: lm-eval knows no nothing",
+        "b: filter: toys has no strict; it has none",
+        "c.num_items: the tasks have 5 items, pinned are 6",
+        "d.items_hash: the 8 items have hash ",
+        ", pinned is 0",
+        "e: groups: no task more_toys",
+        "f.tasks: broken: ",
+    ):
+        assert part in message
+
+
+def test_pins_that_fit_are_accepted_in_any_order_of_tasks(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    found = fetch_suite(suite, layout=toy.layout).benchmarks["colours"]
+    assert found.num_items == 8
+    pins = {"tasks": ["more_toys", "toys"], "num_items": 8, "items_hash": found.items_hash}
+    benchmark = suite.suite.benchmarks["colours"].model_copy(update=pins)
+    fetch_suite(make_harness_suite(tmp_path, benchmarks={"colours": benchmark}), layout=toy.layout)
+
+
+def test_items_that_change_after_the_fetch_are_not_scored(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    fetch_suite(suite, layout=toy.layout)
+    with (tmp_path / "toys.jsonl").open("a") as file:
+        file.write(json.dumps({"question": "what is ?", "choices": COLOURS, "answer": 0}) + "\n")
+    with pytest.raises(StudyError, match=r"toys has changed since the suite was fetched: 6 items .*suite.json has 5 "):
+        score_harness(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
+
+
 def test_a_missing_input_ends_in_one_line_with_its_remedy(toy, tmp_path):
     suite = make_harness_suite(tmp_path)
     own = {"metric": "acc", "uses": suite.suite.benchmarks["colours"].uses}
-    unknown = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["nothing"], **own)})
-    with pytest.raises(StudyError, match=r"b.tasks: lm-eval knows no nothing"):
-        score(toy, unknown)
     metric = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["toys"], **own | {"metric": "bleu"})})
-    with pytest.raises(StudyError, match=r"b.metric: toys gives no number per item for bleu; it has acc"):
+    with pytest.raises(StudyError, match=r"b.metric: toys gives no bleu that is a mean over items; it has acc"):
         score(toy, metric)
-    chosen = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["toys"], filter="strict", **own)})
-    with pytest.raises(StudyError, match=r"b.filter: toys has no strict; it has none"):
-        score(toy, chosen)
     gone = LocalFile(path=str(tmp_path / "gone.jsonl"))
     absent = make_harness_suite(tmp_path, benchmarks={"b": HarnessBenchmark(tasks=["toys"], **own | {"uses": [gone]})})
     with pytest.raises(StudyError, match=r"gone.jsonl: missing; correct its path"):
@@ -227,24 +362,20 @@ def test_gone_or_changed_weights_name_the_forcerun(tmp_path):
     with pytest.raises(StudyError, match=r"weights are not those that the record names.*--forcerun .*training.json"):
         score(toy, suite)
     (toy.scratch / "ckpt02" / "config.json").unlink()
-    shutil.rmtree(toy.scratch / "scores")
+    shutil.rmtree(toy.layout.scratch / "scores")
     with pytest.raises(StudyError, match=r"ckpt02: weights are gone; .*snakemake -c all --forcerun .*training.json"):
         score(toy, suite)
-    assert not (toy.scratch / "scores").exists()  # no hours were spent on the first checkpoint before
+    assert not (toy.layout.scratch / "scores").exists()  # no hours were spent on the first checkpoint before
+
+
+def base_of(toy: Toy) -> Toy:
+    place = spec.Place(ckpt="ckpt00", step=0, num_samples=0)
+    untouched = {"data": "none", "recipe": "none", "stage": "00-base", "training": None, "checkpoints": [place]}
+    return Toy(toy.layout, toy.stage.model_copy(update=untouched))
 
 
 def test_a_base_stage_scores_the_model_itself(toy, tmp_path):
-    stage = toy.stage.model_copy(
-        update={
-            "data": "none",
-            "recipe": "none",
-            "stage": "00-base",
-            "training": None,
-            "checkpoints": [spec.Place(ckpt="ckpt00", step=0, num_samples=0)],
-        }
-    )
-    base = Toy(toy.layout, stage)
-    rows = score(base, make_harness_suite(tmp_path)).scores
+    rows = score(base_of(toy), make_harness_suite(tmp_path)).scores
     assert {(row.ckpt, row.samples_seen) for row in rows} == {("ckpt00", 0)}
 
 
@@ -256,12 +387,12 @@ def test_shots_come_from_config_or_else_from_the_task(toy, tmp_path):
     for shots, expected in ((None, 0), (2, 2)):
         benchmarks = {"toys": HarnessBenchmark(num_fewshot=shots, **own)}
         suite = spec.SuiteSpec(name="shots", suite=suite.suite.model_copy(update={"benchmarks": benchmarks}))
-        exams = harness.load_exams(suite.suite, toy.layout)
+        exam = load_suite(suite.suite, toy.layout, benchmarks=["toys"], offline=True)["toys"]["toys"]
         prompts = []
-        lm = _Recorder(prompts)
-        harness.take_exam(lm, exams[0], weights.find_weights(toy.stage, ["ckpt01"], toy.layout)[0])
+        harness.take_exam(_Recorder(prompts), benchmarks["toys"], "toys", exam, None)
         assert prompts[0].count("what colour is") == expected + 1
-        assert exams[0].num_fewshot == expected
+        assert exam.entry.num_fewshot == expected
+        assert exam.entry.fixed_shots == (expected == 0)
 
 
 class _Recorder:
@@ -301,7 +432,7 @@ def test_prompts_longer_than_the_context_are_counted(toy, tmp_path, capsys):
     path = tmp_path / "say.jsonl"
     path.write_text("".join(json.dumps({"question": "say " * length, "answer": "red"}) + "\n" for length in (5, 55, 80)))
     score(toy, suite, ["ckpt01"])  # context 64, of which 4 are for the answer, and a chat adds 3
-    assert "ckpt01, say: 1 prompts were longer than the context" in capsys.readouterr().err
+    assert "ckpt01, say, say: 1 prompts were longer than the context" in capsys.readouterr().err
 
 
 def test_bf16_logits_do_not_tie(toy):

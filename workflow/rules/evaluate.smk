@@ -1,10 +1,30 @@
-# Scores: one job per stage, suite and block of checkpoints.
+# Scores: one job per stage, suite and block of checkpoints. What a suite needs is fetched before, once and without a GPU.
+
+
+rule fetch_suite:
+    input:
+        suite="<results>/suites/{suite}/spec.yaml",
+        files=suite_files,
+    output:
+        "<results>/suites/{suite}/suite.json",
+    log:
+        "<logs>/fetch_suite/{suite}.log",
+    wildcard_constraints:
+        suite=suite_names("harness"),
+    conda:
+        "../../envs/evaluate.yaml"
+    params:
+        script=SCRIPTS / "fetch_suite.py",
+        semantics=semantics("fetch_suite"),
+    shell:
+        "python {params.script:q} {input.suite:q} 2> {log:q}"
 
 
 rule score_harness:
     input:
         stage="<run>/{stage}/spec.yaml",
         suite="<results>/suites/{suite}/spec.yaml",
+        fetched="<results>/suites/{suite}/suite.json",
         weights=weights_of,
         files=suite_files,
     output:

@@ -1,43 +1,31 @@
-"""Finished pieces of scoring: one file per checkpoint under scratch, and the per-item Parquet beside a score record."""
+"""What all kinds of scoring publish: score records, and the Parquet file of items beside each."""
 
 from __future__ import annotations
 
 import io
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import SCORED, Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record, write_text
+from sftstudy.records import SCORED, Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record
 from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
 
 
 class Item(Entry):
-    """One scored item of one task. `value` is None if its verdict failed."""
+    """One scored item of one task by one metric, a row of `ScoreRecord`'s Parquet. `value` is None if its verdict failed."""
 
     benchmark: str
     task: str
+    metric: str = "rating"
     item: str
     item_hash: str
     value: float | None
-
-
-class Shard(Entry):
-    """All scores of one checkpoint on one suite, and the items behind them."""
-
-    scores: list[Score]
-    items: list[Item]
-
-
-def finished(path: Path, make: Callable[[], Shard]) -> Shard:
-    """The shard at `path`, made and written first if it is not there. The path names all that the shard depends on."""
-    if path.is_file():
-        return Shard.model_validate_json(path.read_bytes())
-    shard = make()
-    write_text(path, shard.model_dump_json())
-    return shard
+    weight: float = 1.0
+    prediction: str | None = None
+    log_likelihoods: list[float] | None = None
 
 
 def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
@@ -45,13 +33,6 @@ def mean_and_stderr(values: Sequence[float]) -> tuple[float, float | None]:
     if len(values) < 2:
         return statistics.fmean(values), None
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
-
-
-def macro_average(tasks: Sequence[Sequence[float]]) -> tuple[float, float | None]:
-    """Mean of the tasks' means, and its standard error from the tasks' own; None if a task has a single item."""
-    means, errors = zip(*map(mean_and_stderr, tasks), strict=True)
-    stderr = None if None in errors else math.sqrt(sum(error**2 for error in errors)) / len(errors)
-    return statistics.fmean(means), stderr
 
 
 def publish(
@@ -117,8 +98,9 @@ def write_items(path: Path, items: dict[str, list[Item]]) -> None:
     import pyarrow.parquet as pq
 
     rows = [{"ckpt": ckpt, **item.model_dump()} for ckpt, block in items.items() for item in block]
-    columns = ["ckpt", "benchmark", "task", "item", "item_hash"]
-    schema = pa.schema([(name, pa.string()) for name in columns] + [("value", pa.float64())])
+    texts = ["ckpt", "benchmark", "task", "metric", "item", "item_hash", "prediction"]
+    numbers = [("value", pa.float64()), ("weight", pa.float64()), ("log_likelihoods", pa.list_(pa.float64()))]
+    schema = pa.schema([(name, pa.string()) for name in texts] + numbers)
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
     write_bytes(path, buffer.getvalue())

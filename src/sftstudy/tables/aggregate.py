@@ -8,7 +8,7 @@ lacks any planned score has no peak: a maximum over fewer checkpoints would be a
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sftstudy import stats
+from sftstudy.averages import strata
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout, score_stem
@@ -88,6 +89,9 @@ class Results:
         self._layout = layout
         self._rows: dict[tuple[str, ...], list[dict[str, object]]] = {}
         for row in scores[scores["task"] == scores["benchmark"]].to_dict("records"):
+            planned = study.benchmarks.get(str(row["benchmark"]))
+            if planned is None or planned.metric != row["metric"]:
+                continue
             self._rows.setdefault((*_stage_key(row), str(row["benchmark"])), []).append({str(k): v for k, v in row.items()})
         self.items = lru_cache(maxsize=None)(read_items)
 
@@ -127,7 +131,8 @@ class Results:
     def items_of(self, point: Point, benchmark: str) -> pd.DataFrame:
         """Per-item rows of one point."""
         items: pd.DataFrame = self.items(point.items)
-        return items[(items["ckpt"] == point.ckpt) & (items["benchmark"] == benchmark)]
+        here = (items["ckpt"] == point.ckpt) & (items["benchmark"] == benchmark)
+        return items[here & (items["metric"] == self.study.benchmarks[benchmark].metric)]
 
     def _run(self, seed: int, stages: Sequence[PlannedStage], benchmark: str) -> Run:
         suite = self.study.benchmarks[benchmark].suite
@@ -178,7 +183,8 @@ def make_cell(
         return Cell(None, None, None, None, (), planned)
     points = [peak(run.points) if measure == "peak" else run.points[-1] for run in complete]
     seeds = tuple(run.seed for run in complete)
-    scores = join_items(seeds, [items_of(point) for point in points], clustered=benchmark.clustered)
+    tables = [items_of(point) for point in points]
+    scores = join_items(seeds, tables, clustered=benchmark.clustered, families=benchmark.families)
     return Cell(
         scores=scores,
         estimate=stats.estimate(scores, benchmark.unit, average=benchmark.average),
@@ -190,10 +196,13 @@ def make_cell(
     )
 
 
-def join_items(seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, clustered: bool) -> ItemScores:
+def join_items(
+    seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, clustered: bool, families: Mapping[str, Sequence[str]] | None = None
+) -> ItemScores:
     """Item tables of several seeds side by side. Raises StudyError if they do not hold the same items.
 
-    `clustered`: turns of one question, items that share what stands before the last `.` of their name, are drawn together.
+    `families`: name -> tasks that are one stratum. `clustered`: turns of one question, items that share what stands before the last
+    `.` of their name, are drawn together.
     """
     columns: list[pd.Series[float]] = []
     for table in tables:
@@ -202,11 +211,11 @@ def join_items(seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, cluste
     keys = [str(key) for key in columns[0].index]
     if any(list(column.index) != keys for column in columns):
         raise StudyError("seeds of one recipe were scored on different items; collect the scores again and see missing.csv")
-    parts = [key.split("\t") for key in keys]
+    parts, family = [key.split("\t") for key in keys], strata(families or {})
     return ItemScores(
         seeds=seeds,
         items=tuple(keys),
-        tasks=tuple(task for task, _, _ in parts),
+        tasks=tuple(family.get(task, task) for task, _, _ in parts),
         clusters=tuple(
             item.rpartition(".")[0] or item if clustered else key for key, (_, item, _) in zip(keys, parts, strict=True)
         ),

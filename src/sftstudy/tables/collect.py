@@ -1,7 +1,7 @@
 """All score records of some studies as one tidy table, `results/scores.csv`, and what is amiss with them, `results/missing.csv`.
 
 A record enters only if it answers today's spec, if its weights are those that training left, and if its items average to its
-scores. What does not is listed, never an exception: a table then has an empty cell. No (benchmark, task) mixes two protocols, that
+scores. What does not is listed, never an exception: a table then has an empty cell. No score mixes two protocols, that
 is items, prompts, task or harness version, or judge: the one that most stages were scored by stays (of equally frequent ones the
 base model's, then the first in order); scores by the others are listed and left out.
 """
@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from sftstudy import records, stats
+from sftstudy import averages, records, stats
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.records import SCORED, ModelRecord, Score, ScoreRecord, TrainingRecord
-from sftstudy.spec import PlannedStage, StudySpec
+from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 
-ITEM_COLUMNS = ("ckpt", "benchmark", "task", "item", "item_hash", "value")
+ITEM_COLUMNS = ("ckpt", "benchmark", "task", "metric", "item", "item_hash", "value", "weight")
 
 
 @dataclass(frozen=True, order=True)
@@ -104,7 +104,7 @@ def read_items(path: Path) -> pd.DataFrame:
         raise StudyError(
             f"{path}: not a file of items ({str(error).splitlines()[0]}); delete it and score that stage again"
         ) from None
-    return items.astype({"ckpt": str, "benchmark": str, "task": str, "item": str, "item_hash": str, "value": float})
+    return items.astype({name: float if name in ("value", "weight") else str for name in ITEM_COLUMNS})
 
 
 def read_training(stage: PlannedStage, *, layout: Layout) -> TrainingRecord | None:
@@ -185,19 +185,29 @@ def _weights(study: str, stage: PlannedStage, *, layout: Layout) -> tuple[dict[s
 
 def _disagreement(scores: Sequence[Score], items: pd.DataFrame, study: StudySpec) -> str:
     """First way in which a record's scores are not the averages of its items; empty if there is none."""
-    seen: set[tuple[str, str, str]] = set()
+    seen: set[tuple[str, str, str, str]] = set()
     groups = {(str(ckpt), str(name)): group for (ckpt, name), group in items.groupby(["ckpt", "benchmark"])}
+    expected: dict[tuple[str, str], dict[tuple[str, str], tuple[float, int]]] = {}
     for score in scores:
         place = f"{score.benchmark}, {score.task} at {score.ckpt}"
-        if (score.ckpt, score.benchmark, score.task) in seen:
-            return f"{place}: two scores"
-        seen.add((score.ckpt, score.benchmark, score.task))
+        if (score.ckpt, score.benchmark, score.task, score.metric) in seen:
+            return f"{place}: two scores by {score.metric}"
+        seen.add((score.ckpt, score.benchmark, score.task, score.metric))
         planned = study.benchmarks.get(score.benchmark)
         if planned is None:
             continue
         group = groups.get((score.ckpt, score.benchmark))
         if group is None:
             return f"{place}: no items"
+        if planned.judge is None:
+            if (score.ckpt, score.benchmark) not in expected:
+                expected[score.ckpt, score.benchmark] = _averages(score.benchmark, planned, group)
+            value, count = expected[score.ckpt, score.benchmark].get((score.task, score.metric), (math.nan, 0))
+            if score.num_items != count:
+                return f"{place}: {count} items by {score.metric}, the score says {score.num_items}"
+            if score.value is None or not math.isclose(value, score.value, abs_tol=1e-6):
+                return f"{place}: items average to {value:.6f} ({score.metric}), the score says {score.value}"
+            continue
         if score.task != score.benchmark:
             group = group[group["task"] == score.task]
             if group.empty:  # a cut across tasks, such as the first turns of MT-Bench; no table uses it
@@ -221,6 +231,22 @@ def _failure(score: Score, record: ScoreRecord) -> str:
     return f"{score.benchmark}{task} at {score.ckpt}: {why}"
 
 
+def _averages(name: str, planned: PlannedBenchmark, items: pd.DataFrame) -> dict[tuple[str, str], tuple[float, int]]:
+    """Task and metric -> value and number of items, of all scores that a harness benchmark's items give."""
+    wanted = [metric for metric in [planned.metric, *planned.metrics] if metric in set(items["metric"])]
+    values: dict[str, dict[str, list[tuple[float, float]]]] = {
+        metric: {
+            str(task): list(zip(group["value"], group["weight"], strict=True))
+            for task, group in items[items["metric"] == metric].groupby("task", sort=False)
+        }
+        for metric in wanted
+    }
+    if wanted[:1] != [planned.metric] or len(wanted) < 1 + len(planned.metrics):
+        return {}
+    rows = averages.rows(name, planned, values)
+    return {(row.task, row.metric): (row.value, sum(len(values[planned.metric][task]) for task in row.tasks)) for row in rows}
+
+
 def _row(record: ScoreRecord, score: Score) -> Row:
     values = score.model_dump() | {name: getattr(record, name) for name in record.__class__.model_fields if name != "scores"}
     return Row(**{field.name: values[field.name] for field in fields(Row)})
@@ -229,19 +255,19 @@ def _row(record: ScoreRecord, score: Score) -> Row:
 def _drop_mixed(rows: Iterable[Row], studies: Sequence[StudySpec], *, layout: Layout) -> tuple[list[Row], list[Missing]]:
     """Rows whose benchmark was scored by the kept protocol throughout, and a line for each record that loses a benchmark."""
     rows = list(rows)
-    votes: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
-    on_base: dict[tuple[str, str], set[tuple[str, ...]]] = {}
-    for task, _, protocol in sorted({((r.benchmark, r.task), _stage(r), _protocol(r)) for r in rows}):
+    votes: dict[tuple[str, str, str], Counter[tuple[str, ...]]] = {}
+    on_base: dict[tuple[str, str, str], set[tuple[str, ...]]] = {}
+    for task, _, protocol in sorted({((r.benchmark, r.task, r.metric), _stage(r), _protocol(r)) for r in rows}):
         votes.setdefault(task, Counter())[protocol] += 1
     for row in rows:
         if row.stage == BASE_STAGE:
-            on_base.setdefault((row.benchmark, row.task), set()).add(_protocol(row))
+            on_base.setdefault((row.benchmark, row.task, row.metric), set()).add(_protocol(row))
     kept = {
         task: min(count, key=lambda name: (-count[name], name not in on_base.get(task, ()), name)) for task, count in votes.items()
     }
     strange: dict[tuple[str, str, str, int, str], dict[tuple[str, str, str], set[str]]] = {}
     for row in rows:
-        pairs = zip(records.PROTOCOL, _protocol(row), kept[row.benchmark, row.task], strict=True)
+        pairs = zip(records.PROTOCOL, _protocol(row), kept[row.benchmark, row.task, row.metric], strict=True)
         if differing := {field for field, mine, theirs in pairs if mine != theirs}:
             strange.setdefault(_stage(row), {}).setdefault((row.suite, row.part, row.benchmark), set()).update(differing)
     missing = [
