@@ -44,13 +44,14 @@ class Screens:
         """Folder of a screened stage -> its rungs, over all studies that screen it."""
         found: dict[Path, set[float]] = {}
         for name, screen in self.specs.items():
-            for folder in self.stages_of(name):
+            for folder in self.folders[name]:
                 found.setdefault(folder, set()).update(screen.screen.rungs)
         return {folder: sorted(rungs) for folder, rungs in found.items()}
 
-    def stages_of(self, study: str) -> list[Path]:
-        """Folders of the stages that a study screens."""
-        return [stage_folder(stage, self.layout) for stage in self.specs[study].stages]
+    @cached_property
+    def folders(self) -> dict[str, dict[Path, ScreenedStage]]:
+        """Study -> folder -> stage that it screens."""
+        return {name: {stage_folder(stage, self.layout): stage for stage in screen.stages} for name, screen in self.specs.items()}
 
     def may_stop(self, folder: Path) -> bool:
         """Whether a stage is screened, and nobody needs it whatever is decided."""
@@ -65,7 +66,7 @@ class Screens:
         return {
             name: max((other for other in screen.screen.rungs if other <= rung), default=None)
             for name, screen in self.specs.items()
-            if folder in self.stages_of(name)
+            if folder in self.folders[name]
         }
 
     def kept_anyway(self, folder: Path, rung: float) -> list[str]:

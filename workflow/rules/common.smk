@@ -197,7 +197,7 @@ def verdict_before(wildcards):
 
 def rungs_of_study(wildcards):
     """What all runs of a study showed at a rung."""
-    return [str(LAYOUT.rung(folder, wildcards.rung) / "training.json") for folder in PLAN.screens.stages_of(wildcards.study)]
+    return [str(LAYOUT.rung(folder, wildcards.rung) / "training.json") for folder in PLAN.screens.folders[wildcards.study]]
 
 
 def decision_before(wildcards):
