@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sftstudy import spec
 from sftstudy.plan import Plan
+from sftstudy.screen import rung_name
 
 
 def expected_hashes(plan: Plan) -> dict[Path, str]:
@@ -37,7 +38,11 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
             blocks = plan.parts(stage, suite).values()
             for stem, ckpts in zip(plan.score_stems(stage, suite), blocks, strict=True):
                 found[Path(f"{stem}.json")] = spec.score_hash(spec.spec_hash(stage), suite_hash, ckpts)
-    return found
+    for folder, rungs in plan.screens.rungs.items():
+        found |= {
+            plan.layout.rung(folder, rung_name(rung)) / "training.json": spec.spec_hash(plan.stages[folder]) for rung in rungs
+        }
+    return found | plan.screens.expected_hashes
 
 
 def problems(plan: Plan) -> list[str]:

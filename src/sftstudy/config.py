@@ -779,6 +779,99 @@ class ScoresFigure(Strict):
 Figure = Annotated[DynamicsFigure | ScoresFigure, Field(discriminator="kind")]
 
 
+Signal = Literal["grad-norm", "loss"]
+Direction = Literal["lowest", "highest"]
+Rung = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class PaperRule(Strict):
+    """The paper's finding (ii): those with the lowest gradient norm go on; of equal norms, the one with the higher loss."""
+
+    kind: Literal["paper"]
+    keep: Share = Field(0.5, description="share that goes on at each rung, rounded up")
+
+
+class TopRule(Strict):
+    """The best by one signal go on. With several rungs this is successive halving, by any factor."""
+
+    kind: Literal["top"]
+    signal: Signal
+    best: Direction = Field("lowest", description="which end of the signal is the good one")
+    keep: Share = Field(0.5, description="share that goes on at each rung, rounded up")
+
+
+class MarginRule(Strict):
+    """All that come near the best by one signal go on."""
+
+    kind: Literal["margin"]
+    signal: Signal
+    best: Direction = Field("lowest", description="which end of the signal is the good one")
+    margin: float = Field(gt=0, description="greatest distance from the best, as a share of the best's signal")
+
+
+class MedianRule(Strict):
+    """Median stopping: what is no worse than the median by one signal goes on."""
+
+    kind: Literal["median"]
+    signal: Signal
+    best: Direction = Field("lowest", description="which end of the signal is the good one")
+
+
+class RandomRule(Strict):
+    """A random share goes on, whatever they showed: the control that a rule has to beat."""
+
+    kind: Literal["random"]
+    keep: Share = Field(0.5, description="share that goes on at each rung, rounded up")
+    seed: int = 1
+
+
+ScreenRule = Annotated[PaperRule | TopRule | MarginRule | MedianRule | RandomRule, Field(discriminator="kind")]
+
+
+class Looks(Strict):
+    """What a screen looks at, and by which final score it is judged. Both are means over the seeds of a recipe, if together."""
+
+    benchmark: str = Field(description="the final score by which the screen is judged; the decisions do not see it")
+    rungs: list[Rung] = Field(min_length=1, description="shares of a run's first own stage after which is decided, ascending")
+    window: float = Field(0.5, gt=0, le=1, description="signals are means over this last share of the steps up to the rung")
+    group_by: list[str] = Field([], description="training keys; only runs with equal values compete, always of one model and data")
+    seeds: Literal["together", "apart"] = Field(
+        "together", description="`together`: the seeds of a recipe go on or stop as one, so that no mean is over survivors alone"
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Looks:
+        if self.rungs != sorted(set(self.rungs)):
+            raise ValueError("rungs: give them in ascending order, each once")
+        if any(round(rung, 3) != rung for rung in self.rungs):
+            raise ValueError("rungs: at most three digits after the point")
+        if unknown := [key for key in self.group_by if key not in Training.model_fields]:
+            raise ValueError(f"group_by: {unknown[0]} is no training key")
+        return self
+
+
+class Audit(Strict):
+    """A random share of the stopped is trained to the end all the same, to tell what the screen costs."""
+
+    share: float = Field(gt=0, le=1, description="of what stops at each rung, rounded up")
+    seed: int = 1
+
+
+class Screen(Looks):
+    """Early stopping: after each rung a rule says which of the study's runs go on."""
+
+    rule: ScreenRule
+    audit: Audit | None = None
+
+
+class Replay(Looks):
+    """What rules of early stopping would have saved and lost in this study, from the logs of its finished runs."""
+
+    num_draws: int = Field(200, gt=0, description="bootstrap draws of the study's recipes")
+    seed: int = 1
+
+
 Currency = Literal["samples_seen", "samples_spent", "supervised_tokens", "steps", "gpu_hours"]
 Reading = Literal["last", "peak", "held-out-peak"] | Currency
 Finding = Literal["i", "ii", "iii", "iv", "v"]
@@ -865,3 +958,5 @@ class Study(Sourced):
     tables: dict[str, Table] = {}
     figures: dict[str, Figure] = {}
     claims: dict[str, Claim] = Field({}, description="name -> a statement that is checked, with its verdict in claims.json")
+    screen: Screen | None = Field(None, description="stop weak runs early; if absent, all runs are trained to the end")
+    replay: Replay | None = Field(None, description="a figure of what other rules of early stopping would have saved and lost")

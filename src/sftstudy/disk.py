@@ -23,7 +23,8 @@ def planned_disk(plan: Plan) -> str:
 
     The peak is an upper bound for what training leaves: all checkpoints of the plan at once, since Snakemake may train everything
     before it scores anything; weights that are scored earlier go earlier. Resume state is that of the largest model, and there is
-    one for each stage that trains at the moment or was interrupted. Base models, tokeniser files and prepared data are not counted.
+    one for each stage that trains at the moment, was interrupted, or waits at a rung. Base models, tokeniser files and prepared
+    data are not counted.
     """
     stages = [stage for stage in plan.stages.values() if stage.training]
     sizes: dict[str, int] = {}
@@ -41,7 +42,8 @@ def planned_disk(plan: Plan) -> str:
     num_checkpoints = sum(len(stage.checkpoints) for stage in stages)
     resume = BYTES_OF_RESUME_STATE * max(sizes.values(), default=0)
     counts = f"{len(stages)} stages, {num_checkpoints} checkpoints"
-    bytes_text = f"peak {_gb(peak)} of weights + {_gb(resume)} resume state per training job; {_gb(stay)} stay"
+    waiting = f" and per stage at a rung ({len(plan.screens.rungs)})" if plan.screens.rungs else ""
+    bytes_text = f"peak {_gb(peak)} of weights + {_gb(resume)} resume state per training job{waiting}; {_gb(stay)} stay"
     return f"disk: {counts}" + (f": {bytes_text}" if sizes else "") + "".join(f"; {note}" for note in notes)
 
 

@@ -74,6 +74,10 @@ class Layout:
         """A stage's checkpoints (`ckpt01/`, ...), resume state and attempt logs."""
         return self.scratch / self.run(model, data, recipe, seed) / stage
 
+    def rung(self, stage_results: Path, rung: str) -> Path:
+        """A stage's training.json and metrics.jsonl as they were at a rung, and screen.json: whether it goes on."""
+        return stage_results / "rungs" / rung
+
     # benchmarks and studies
 
     def judging_ledger(self, suite: str, judge: str) -> Path:
@@ -99,6 +103,10 @@ class Layout:
     def study_folder(self, study: str) -> Path:
         """A study's `spec.yaml`, tables/, figures/ and summary.txt."""
         return self.results / "studies" / study
+
+    def screens(self, study: str) -> Path:
+        """A study's decisions, `{rung}.json`; what they are made from stands in `spec.yaml` beside them."""
+        return self.study_folder(study) / "screens"
 
     def scores_csv(self) -> Path:
         """The tidy table of all scores."""

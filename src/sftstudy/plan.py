@@ -15,6 +15,8 @@ from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local, files_below
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, base_answers, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
+from sftstudy.screen import rung_step
+from sftstudy.screens import Screens
 from sftstudy.semantics import PINNED_MAJORS
 from sftstudy.settings import settings_of
 from sftstudy.study import (
@@ -287,6 +289,52 @@ class Plan:
         return spec.parts([place.ckpt for place in stage.checkpoints], self.registry.suites[suite].checkpoints_per_job)
 
     @cached_property
+    def screens(self) -> Screens:
+        """Which stages wait at which rungs for a decision, and who decides."""
+        specs = {name: self._screen_spec(name, screen) for name in self.studies if (screen := self.registry.studies[name].screen)}
+        runs = {run for name in specs for run in self.runs[name]}
+        always = {self.records_of(self._own_stages(run)[0]): self._always_kept_by(run) for run in sorted(runs)}
+        return Screens(specs, always, self.layout)
+
+    def _screen_spec(self, name: str, screen: config.Screen) -> spec.ScreenSpec:
+        stages = []
+        for run in self.runs[name]:
+            stage = self._own_stages(run)[0]
+            steps = [0, *(rung_step(rung, num_steps=stage.num_steps) for rung in screen.rungs), stage.num_steps]
+            if sorted(set(steps)) != steps:
+                raise StudyError(
+                    f"studies/{name}.yaml: screen.rungs: {run.recipe} has {stage.num_steps} steps in its first stage, so that two "
+                    "of them, or one and the end, fall together; give fewer rungs, further apart"
+                )
+            factors = stage.training.model_dump() if stage.training else {}
+            stages.append(
+                spec.ScreenedStage(
+                    **stage.model_dump(include={"model", "data", "recipe", "seed", "stage", "num_steps"}),
+                    spec_hash=spec.spec_hash(stage),
+                    group=[run.model, run.data, *(str(factors[key]) for key in screen.group_by)],
+                )
+            )
+        return spec.ScreenSpec(study=name, screen=screen, stages=stages)
+
+    def _own_stages(self, run: Run) -> list[spec.StageSpec]:
+        """The stages that a run's own recipe trains."""
+        return [stage for stage in self._stages(run) if stage.recipe == run.recipe]
+
+    def _always_kept_by(self, run: Run) -> list[str]:
+        """Active studies that need a run whatever a screen says: they have it and no screen, or other recipes start from it."""
+        unscreened = [name for name in self.studies if not self.registry.studies[name].screen and run in self.runs[name]]
+        folders = [self.records_of(stage) for stage in self._own_stages(run)]
+        started = {self.stages[child].recipe for folder in folders for child in self.children.get(folder, [])} - {run.recipe}
+        return unscreened + [
+            name for name in self.studies if name not in unscreened and started & {other.recipe for other in self.runs[name]}
+        ]
+
+    def may_stop(self, stage: spec.StageSpec) -> bool:
+        """Whether a screen may stop a stage, or stop one that it continues from."""
+        folder, parent = self.records_of(stage), self.parent_of(stage)
+        return self.screens.may_stop(folder) or (parent is not None and self.may_stop(self.stages[parent]))
+
+    @cached_property
     def retention_records(self) -> list[Path]:
         """Records of the stages some of whose weights may go."""
         return [folder / "retention.json" for folder, stage in self.stages.items() if self.removable(stage)]
@@ -313,6 +361,8 @@ class Plan:
             found[self.layout.world_record(world).parent] = self.world_spec(world)
         for name in self.studies:
             found[self.layout.study_folder(name)] = self.study_spec(name)
+        for name, screen in self.screens.specs.items():
+            found[self.layout.screens(name)] = screen
         return found
 
     @cached_property
@@ -452,6 +502,8 @@ class Plan:
             sweeps={sweep: cells for sweep, cells in self.registry.sweeps.items() if recipes >= set(cells)},
             tables=study.tables,
             figures=study.figures,
+            screen=study.screen,
+            replay=study.replay,
             settings=settings_of(name, self.runs[name], self.registry),
             published={table: self.registry.published[table] for table in published_tables(study)},
             quoted={number: self.registry.quoted[number] for number in quoted_numbers(study)},
@@ -468,6 +520,7 @@ class Plan:
             stage=stage.stage,
             spec_hash=stage_hash,
             last=self.records_of(stage) not in self.children,
+            num_steps=stage.num_steps,
             factors=stage.training.model_dump() if stage.training else {},
             scores={
                 suite: {part: spec.score_hash(stage_hash, suite_hash, ckpts) for part, ckpts in self.parts(stage, suite).items()}

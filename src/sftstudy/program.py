@@ -12,6 +12,7 @@ from sftstudy import spec
 from sftstudy.config import Strict
 from sftstudy.errors import StudyError, exit_status, tell
 from sftstudy.paths import Layout
+from sftstudy.records import stopped_status
 
 S = TypeVar("S", bound=Strict)
 
@@ -39,8 +40,11 @@ def layout_of(arguments: argparse.Namespace) -> Layout:
     return Layout(results=arguments.results, scratch=arguments.scratch)
 
 
-def score_block(work: Callable[..., object], description: str | None) -> None:
-    """Body of the programs that score: parse stage, suite and part, and call `work` on that block of the stage's checkpoints."""
+def score_block(work: Callable[..., object], description: str | None, *, skip: Callable[..., object]) -> None:
+    """Body of the programs that score: parse stage, suite and part, and call `work` on that block of the stage's checkpoints.
+
+    Of a stage that was stopped nothing is scored: `skip` then writes what `work` would, empty, with the `status`.
+    """
     arguments_parser = parser(description)
     arguments_parser.add_argument("suite", type=Path, help="the suite's spec.yaml")
     arguments_parser.add_argument("--part", required=True, help="block of the stage's checkpoints, such as part01")
@@ -49,7 +53,13 @@ def score_block(work: Callable[..., object], description: str | None) -> None:
     blocks = spec.parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
     if arguments.part not in blocks:
         raise StudyError(f"--part {arguments.part}: {suite.name} on {stage.stage} has {', '.join(blocks)}; name one of them")
-    work(stage, suite, part=arguments.part, checkpoints=blocks[arguments.part], layout=layout_of(arguments))
+    layout = layout_of(arguments)
+    block = {"part": arguments.part, "checkpoints": blocks[arguments.part], "layout": layout}
+    training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
+    if stage.training and (status := stopped_status(training)):
+        skip(stage, suite, status=status, **block)
+    else:
+        work(stage, suite, **block)
 
 
 def read_spec(path: Path, kind: type[S]) -> S:

@@ -178,10 +178,18 @@ class CheckpointEntry(Entry):
     weights_hash: str
 
 
-class TrainingRecord(Record):
-    """A finished training stage (`training.json`). `metrics.jsonl` beside it has a line per step."""
+FINISHED = "finished"
+STATUS = rf"^({FINISHED}|(stopped )?at rung 0\.\d{{1,3}})$"
 
-    status: Literal["finished"] = "finished"
+
+class TrainingRecord(Record):
+    """A training stage (`training.json`) that is finished, or as it was at a rung. `metrics.jsonl` beside it has a line per step.
+
+    A stage that a screen stopped has the record of its rung, with the status `stopped at rung 0.1`. So have those behind it, with
+    no steps and no checkpoints.
+    """
+
+    status: str = Field(FINISHED, pattern=STATUS)
     num_steps: int
     samples_seen: int
     samples_spent: int
@@ -292,8 +300,13 @@ class SuiteRecord(Record):
     benchmarks: dict[str, BenchmarkEntry]
 
 
+SCORED = "scored"
+
+
 class ScoreRecord(Record):
     """Scores of one suite on one block of a stage's checkpoints. Items are in the Parquet file of the same name.
+
+    A stage that was stopped has no scores; `status` says where.
 
     Parquet columns, a row per item and metric: ckpt, benchmark, task, metric, item (id within the task), item_hash, value (0/1, or
     the judge's rating, null if the verdict failed), weight (1, or the number of instructions that the value is a mean of),
@@ -307,6 +320,7 @@ class ScoreRecord(Record):
     stage: str
     suite: str
     part: str
+    status: str = SCORED
     scores: list[Score]
     judging: list[Judging] = []
     files: dict[str, str] = Field({}, description="what MT-Bench read, such as `references` -> SHA-256")
@@ -371,6 +385,7 @@ class LeaderboardRecord(Record):
 class SelectionRecord(Record):
     """The checkpoint of a stage that the next stage starts from. Ties go to the fewest samples, then to the name."""
 
+    status: str = Field("selected", description="or `stopped at rung 0.1`: then nothing was chosen, and nothing starts from it")
     ckpt: str
     samples_seen: int
     weights_hash: str
@@ -506,6 +521,36 @@ class ClaimsRecord(Entry):
     claims: list[ClaimRecord]
 
 
+class Ruling(Entry):
+    """What a study's rule says of a run at a rung. `place`: among the `num_rivals` of its group, the seeds of a recipe as one."""
+
+    call: Literal["go", "stop", "audit", "out"] = Field(description="`audit`: stopped, and trained on; `out`: stopped before")
+    competitor: str
+    group: list[str]
+    place: int | None = None
+    num_rivals: int | None = None
+    grad_norm: float | None = None
+    loss: float | None = None
+
+
+class DecisionRecord(Record):
+    """A study's decision at a rung (`studies/{study}/screens/{rung}.json`): stage folder of a run, without the root -> ruling."""
+
+    study: str
+    rung: str
+    rulings: dict[str, Ruling]
+
+
+GO = "go"
+
+
+class ScreenRecord(Record):
+    """Whether a stage goes on beyond a rung (`screen.json`). It does if anybody keeps it."""
+
+    status: str = Field(description="`go`, or `stopped at rung 0.1`")
+    kept_by: list[str] = Field(description="studies that keep it")
+
+
 class RetentionRecord(Record):
     """Which weights of a scored stage stay (`retention.json`), and which were removed because nobody will ask for them."""
 
@@ -556,6 +601,20 @@ def read_record(path: Path, kind: type[R]) -> R:
     if record.schema_version != SCHEMA_VERSION:
         raise StudyError(f"{path}: schema version {record.schema_version}, this program reads {SCHEMA_VERSION}; build it again")
     return record
+
+
+def stopped_status(path: Path) -> str | None:
+    """The status of a record of a stage that was stopped, such as `stopped at rung 0.1`; None of any other record.
+
+    Raises StudyError if it is missing or broken.
+    """
+    try:
+        status = str(json.loads(path.read_bytes()).get("status", ""))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
+    except (ValueError, AttributeError):
+        raise StudyError(f"{path}: not a record; delete the file and build it again") from None
+    return status if status.startswith("stopped") else None
 
 
 def read_metrics(path: Path) -> list[StepMetrics]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sftstudy.environment import Site
 from sftstudy.forecast import Forecast, Need, host_mb, minutes
 from sftstudy.needs import Memory
 from sftstudy.plan import Plan
+from sftstudy.records import stopped_status
+from sftstudy.spec import StageSpec
 
 PUBLISHING = Need(0, Memory(0.0, 4.0), 0.0)
 """Of a job that only writes its records again: no GPU."""
@@ -18,6 +21,7 @@ UNKNOWN = {"train_stage": Need(1, Memory(0.0, 50.0), 8 * 3600), "score": Need(1,
 
 KEYS = {
     "train_stage": ("mem_mb", "runtime", "processes", "device"),
+    "train_rung": ("mem_mb", "runtime", "processes", "device"),
     "pretrain_model": (),
     "score_harness": ("mem_mb", "runtime"),
     "answer_mt_bench": ("mem_mb", "runtime"),
@@ -34,23 +38,27 @@ class JobResources:
     def __init__(self, plan: Plan, site: Site | None) -> None:
         self.forecast = Forecast(plan, site) if site else None
 
-    def of(self, rule: str) -> dict[str, Callable[[Any, int], Any]]:
-        """Resource -> function of a job's wildcards and attempt, for the `resources:` of a rule."""
+    def of(self, rule: str) -> dict[str, Callable[[Any, Any, int], Any]]:
+        """Resource -> function of a job's wildcards, input and attempt, for the `resources:` of a rule."""
         if self.forecast is None:
             return {}
         place = ON_CLUSTER if self.forecast.site.gpu_partition else ON_WORKSTATION
 
-        def function(key: str) -> Callable[[Any, int], Any]:
+        def function(key: str) -> Callable[[Any, Any, int], Any]:
             # Snakemake knows its arguments by name
-            return lambda wildcards, attempt: self._values(rule, tuple(sorted(dict(wildcards).items())), attempt)[key]
+            def value(wildcards: Any, input: Any, attempt: int) -> Any:
+                names = tuple(sorted(dict(wildcards).items()))
+                return self._values(rule, names, attempt, stopped=self._is_stopped(rule, dict(wildcards), input))[key]
+
+            return value
 
         return {key: function(key) for key in (*KEYS[rule], *place)}
 
     @cache
-    def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int) -> dict[str, Any]:
+    def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int, *, stopped: bool) -> dict[str, Any]:
         assert self.forecast is not None, "`of` gave no functions"
         site, wildcards = self.forecast.site, dict(names)
-        need = self._need(rule, wildcards, attempt)
+        need = PUBLISHING if stopped else self._need(rule, wildcards, attempt)
         return {
             "mem_mb": host_mb(need.memory, attempt=attempt),
             "runtime": minutes(need.seconds, attempt=attempt),
@@ -63,14 +71,38 @@ class JobResources:
             "device": "cuda",
         }
 
+    def _stage(self, wildcards: Mapping[str, str]) -> StageSpec:
+        assert self.forecast is not None, "`of` gave no functions"
+        plan = self.forecast.plan
+        folder = plan.layout.stage_results(*(wildcards[name] for name in ("model", "data", "recipe", "seed", "stage")))  # type: ignore[arg-type]
+        return plan.stages[folder]
+
+    def _is_stopped(self, rule: str, wildcards: Mapping[str, str], input: Any) -> bool:
+        """Whether the job's stage was stopped, or continues from one that was. Reads the verdict only where there can be one.
+
+        Raises FileNotFoundError as long as it is not there: a plan then says <TBD>.
+        """
+        if rule == "pretrain_model":
+            return False
+        assert self.forecast is not None, "`of` gave no functions"
+        plan, stage = self.forecast.plan, self._stage(wildcards)
+        if not plan.may_stop(stage):
+            return False
+        found: list[str] = []
+        for name in ["verdict", "weights", *(["start"] if plan.parent_of(stage) else [])]:
+            files = input.get(name, [])
+            found += [files] if isinstance(files, str) else files
+        for path in found:
+            Path(path).stat()
+        return any(stopped_status(Path(path)) for path in found)
+
     def _need(self, rule: str, wildcards: Mapping[str, str], attempt: int) -> Need:
         assert self.forecast is not None, "`of` gave no functions"
         forecast, plan = self.forecast, self.forecast.plan
         if rule == "pretrain_model":
             return UNKNOWN["train_stage"]
-        folder = plan.layout.stage_results(*(wildcards[name] for name in ("model", "data", "recipe", "seed", "stage")))  # type: ignore[arg-type]
-        stage = plan.stages[folder]
-        if rule == "train_stage":
+        stage = self._stage(wildcards)
+        if rule in ("train_rung", "train_stage"):
             if attempt == 1 and forecast.is_finished(stage):
                 return PUBLISHING
             return forecast.training(stage, attempt=attempt) or UNKNOWN["train_stage"]

@@ -133,7 +133,7 @@ def select_checkpoint(
         ckpt=chosen.ckpt,
         samples_seen=rows[chosen.ckpt].samples_seen,
         weights_hash=rows[chosen.ckpt].weights_hash,
-        benchmark=" + ".join(f"{weight:g} {name}" for name, weight in selection.weights.items()) or selection.benchmarks[0],
+        benchmark=_name_of(selection),
         rule=selection.rule,
         candidates={one.ckpt: math.nan if one.value is None else one.value for one in candidates},
         errors=errors or {},
@@ -141,6 +141,11 @@ def select_checkpoint(
         optimism=_optimism(next(iter(exams.values()))) if selection.holdout and len(exams) == 1 else None,
         **provenance(),
     )
+
+
+def _name_of(selection: Selection) -> str:
+    """The benchmark that is chosen by, or the weighted sum of several."""
+    return " + ".join(f"{weight:g} {name}" for name, weight in selection.weights.items()) or selection.benchmarks[0]
 
 
 def selection_suites(suites: Sequence[SuiteSpec], selection: Selection) -> dict[str, SuiteSpec]:
@@ -154,6 +159,22 @@ def selection_suites(suites: Sequence[SuiteSpec], selection: Selection) -> dict[
             )
         found[benchmark] = suite
     return found
+
+
+def nothing_selected(stage: StageSpec, suites: Sequence[SuiteSpec], *, selection: Selection, status: str) -> SelectionRecord:
+    """The record of a stage that was stopped: no choice, and why."""
+    return SelectionRecord(
+        spec_hash=selection_hash(spec_hash(stage), suites, selection),
+        content_hash=digest(status),
+        status=status,
+        ckpt="",
+        samples_seen=0,
+        weights_hash="",
+        benchmark=_name_of(selection),
+        rule=selection.rule,
+        candidates={},
+        **provenance(),
+    )
 
 
 def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, records: Sequence[Path]) -> list[Score]:

@@ -13,6 +13,9 @@ SEMANTICS: dict[str, int] = {
     "prepare_phase": 2,
     "mix_stage": 2,
     "train_stage": 3,
+    "train_rung": 1,
+    "decide_screen": 1,
+    "write_screen": 1,
     "fetch_suite": 1,
     "score_harness": 2,
     "answer_mt_bench": 2,
@@ -26,6 +29,8 @@ SEMANTICS: dict[str, int] = {
     "render_figure": 2,
     "summarize_study": 2,
     "check_claims": 1,
+    "replay_screen": 1,
+    "audit_screen": 1,
     "render_passport": 1,
 }
 

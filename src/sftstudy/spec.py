@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -159,6 +159,28 @@ class SuiteSpec(Strict):
         return list(self.suite.benchmarks) if isinstance(self.suite, config.HarnessSuite) else [self.name]
 
 
+class ScreenedStage(Strict):
+    """A run's first own stage, as a screen sees it."""
+
+    model: str
+    data: str
+    recipe: str
+    seed: int
+    stage: str
+    spec_hash: str
+    num_steps: int
+    group: list[str] = Field(description="only those with equal groups compete")
+
+
+class ScreenSpec(Strict):
+    """Input of `decide_screen`: a study's screen and the stages that it looks at."""
+
+    kind: Literal["screen"] = "screen"
+    study: str
+    screen: config.Screen
+    stages: list[ScreenedStage]
+
+
 class PlannedStage(Strict):
     """A stage as a study's tables see it: where its records lie and which spec they must answer to."""
 
@@ -169,6 +191,7 @@ class PlannedStage(Strict):
     stage: str
     spec_hash: str
     last: bool
+    num_steps: int = 0
     factors: dict[str, Any] = Field(description="the recipe's training keys, for tables by factor")
     scores: dict[str, dict[str, str]] = Field(description="suite -> part -> expected spec hash of the score record")
 
@@ -206,6 +229,8 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
+    screen: config.Screen | None = None
+    replay: config.Replay | None = None
     settings: list[Setting] = Field([], description="every value of every run")
     published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
     quoted: dict[str, config.Quoted] = {}
@@ -213,7 +238,7 @@ class StudySpec(Strict):
 
 
 Spec = Annotated[
-    WorldSpec | ModelSpec | DataSpec | OverlapSpec | PhaseSpec | StageSpec | SuiteSpec | StudySpec,
+    WorldSpec | ModelSpec | DataSpec | OverlapSpec | PhaseSpec | StageSpec | SuiteSpec | ScreenSpec | StudySpec,
     Field(discriminator="kind"),
 ]
 _ADAPTER: TypeAdapter[Spec] = TypeAdapter(Spec)
@@ -245,6 +270,7 @@ def programs(spec: Spec) -> tuple[str, ...]:
         "overlap": ("check_overlap",),
         "phase": ("prepare_phase",),
         "stage": ("mix_stage", "train_stage") if isinstance(spec, StageSpec) and spec.training else (),
+        "screen": ("decide_screen",),
         "study": (),
     }[spec.kind]
 
@@ -311,6 +337,17 @@ def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: conf
 def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:
     """Spec hash of a score record: one suite on one block of a stage's checkpoints."""
     return digest({"stage": stage_hash, "suite": suite_hash, "checkpoints": checkpoints})
+
+
+def decision_hash(screen: ScreenSpec, rung: str) -> str:
+    """Spec hash of a study's decision at a rung."""
+    return digest({"screen": spec_hash(screen), "rung": rung})
+
+
+def screen_hash(stage_hash: str, rung: str, decisions: Mapping[str, str], always: Sequence[str]) -> str:
+    """Spec hash of a stage's `screen.json`: `decisions` are study -> spec hash of its decision, `always` who keeps it anyway."""
+    parts = {"stage": stage_hash, "rung": rung, "decisions": dict(decisions), "always": list(always)}
+    return digest(parts | {"semantics": SEMANTICS["write_screen"]})
 
 
 def to_text(spec: Spec) -> str:

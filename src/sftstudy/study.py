@@ -58,6 +58,7 @@ def runs_of(name: str, registry: Registry) -> list[Run]:
     recipes = {run.recipe for run in runs}
     _check_outputs(study, registry, where=where, recipes=recipes)
     _check_claims(study, registry, where=where, recipes=recipes)
+    _check_looks(study, where=where)
     return sorted(runs)
 
 
@@ -84,6 +85,12 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
         names = recipes | (registry.sweeps.keys() if figure.kind == "dynamics" else set())
         for label, recipe in lines.items():
             known(recipe, names, what="recipe of this study", where=f"{where}: figures.{name}.{label}")
+
+
+def _check_looks(study: Study, *, where: str) -> None:
+    for name, looks in (("screen", study.screen), ("replay", study.replay)):
+        if looks:
+            known(looks.benchmark, study.benchmarks, what="benchmark of this study", where=f"{where}: {name}.benchmark")
 
 
 def published_tables(study: Study) -> list[str]:

@@ -178,6 +178,7 @@ def test_holdout_chooses_on_one_half_and_reports_on_the_other(scored):
 def test_the_program_writes_the_record(scored, tmp_path):
     stage, suite, write = scored
     paths = [write("part01", ["ckpt01"], [score("ckpt01", 0.4)]), write("part02", ["ckpt02"], [score("ckpt02", 0.6)])]
+    (paths[0].parents[2] / "training.json").write_text('{"status": "finished"}')
     spec.write(tmp_path / "stage.yaml", stage)
     spec.write(tmp_path / "suite.yaml", suite)
     program = Path(__file__).parents[2] / "workflow/scripts/select_checkpoint.py"

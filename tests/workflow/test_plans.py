@@ -128,7 +128,7 @@ def test_processes_and_device_are_resources(flags: tuple[str, ...], expected: li
     planned = snakemake(checkout, target, "-n", "-p", *flags).stdout
     command = planned.split("rule train_stage:")[1].split("Shell command: ")[1].split("2> logs/train_stage")[0].split()
     assert [command[0], Path(command[1]).name, Path(command[2]).name] == ["python", "train_stage.py", "spec.yaml"]
-    assert command[3:] == ["--nodes", "1", "--processes", expected[0], "--device", expected[1]]
+    assert command[3:] == ["--verdict", "--nodes", "1", "--processes", expected[0], "--device", expected[1]]
 
 
 def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checkout: Path) -> None:
@@ -285,3 +285,19 @@ def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytes
         readme.write_text(re.sub(r"```mermaid\n.*?```", block, text, flags=re.DOTALL))
         text = readme.read_text()
     assert block in text
+
+
+def test_no_rule_hides_the_plan_until_something_ran() -> None:
+    """A checkpoint rule would: its jobs' successors are not known before, and rerun for ever."""
+    root = Path(__file__).parents[2]
+    rules = [root / "Snakefile", *sorted((root / "workflow").rglob("*.smk"))]
+    assert len(rules) > 10
+    asks = re.compile(r"^\s*checkpoint |\bcheckpoints\.\w+\.get\(", re.MULTILINE)
+    assert [path.name for path in rules if asks.search(path.read_text())] == []
+
+
+def test_a_screened_study_shows_all_jobs_on_day_one_whatever_will_be_decided(checkout: Path) -> None:
+    counts = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny-screen").stdout)
+    assert [counts[rule] for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")] == [24, 2, 24, 16]
+    beside = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny,tiny-screen").stdout)
+    assert [beside.get(rule, 0) for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")] == [24, 2, 0, 20]

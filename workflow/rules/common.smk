@@ -10,6 +10,7 @@ from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
 from sftstudy.resources import JobResources
+from sftstudy.screen import rung_name
 from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
@@ -54,6 +55,7 @@ wildcard_constraints:
     suite=r"[^/]+",
     part=r"part\d+",
     study=r"[^/]+",
+    rung=r"0\.\d{1,3}",
     world=r"[^/]+",
 
 
@@ -61,12 +63,13 @@ FETCHED = [str(record) for record in PLAN.fetched]
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
 PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
+DECIDED = [str(path) for path in PLAN.screens.decision_records]
 SCORED = [
     f"{stem}.json" for stage in PLAN.stages.values() for suite in PLAN.suites_of(stage) for stem in PLAN.score_stems(stage, suite)
 ]
 RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
-RECORDS = SCORED + TRAINED
+RECORDS = SCORED + TRAINED + DECIDED
 TABLES = [
     str(LAYOUT.study_folder(study) / name)
     for study in PLAN.studies
@@ -74,6 +77,8 @@ TABLES = [
         *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
         *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
         *(["claims.html"] if PLAN.registry.studies[study].claims else []),
+        *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
+        *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
         "summary.txt",
     ]
 ]
@@ -168,6 +173,51 @@ def start_of(wildcards):
     if parent is None:
         return [str(LAYOUT.model_record(stage.model))]
     return [str(parent / "selection.json"), str(parent / "training.json")]
+
+
+def rung_number(wildcards):
+    """The rung that the wildcards name; None for a job at a stage's end."""
+    return float(wildcards.rung) if "rung" in wildcards.keys() else None
+
+
+def folder_before(wildcards):
+    """Where the records of the rung before lie, as a list: empty before the first one, and for a stage that no study screens."""
+    folder = PLAN.records_of(stage_of(wildcards))
+    rung = PLAN.screens.before(folder, rung_number(wildcards))
+    return [] if rung is None else [LAYOUT.rung(folder, rung_name(rung))]
+
+
+def rung_before(wildcards):
+    """Training record of the rung before: a stage is at one place at a time."""
+    return [str(folder / "training.json") for folder in folder_before(wildcards)]
+
+
+def verdict_before(wildcards):
+    """Whether the stage goes on beyond the rung before; nothing where it does in any case."""
+    if not PLAN.screens.may_stop(PLAN.records_of(stage_of(wildcards))):
+        return []
+    return [str(folder / "screen.json") for folder in folder_before(wildcards)]
+
+
+def rungs_of_study(wildcards):
+    """What all runs of a study showed at a rung."""
+    return [str(LAYOUT.rung(folder, wildcards.rung) / "training.json") for folder in PLAN.screens.folders[wildcards.study]]
+
+
+def decision_before(wildcards):
+    """A study's decision at its rung before."""
+    earlier = [rung for rung in PLAN.screens.specs[wildcards.study].screen.rungs if rung < float(wildcards.rung)]
+    return [str(PLAN.screens.decision(wildcards.study, earlier[-1]))] if earlier else []
+
+
+def decisions_of(wildcards):
+    """The studies' decisions that count for a stage at a rung."""
+    return [str(path) for path in PLAN.screens.decisions(PLAN.records_of(stage_of(wildcards)), float(wildcards.rung)).values()]
+
+
+def kept_anyway(wildcards):
+    """Studies that keep a stage at a rung without a decision."""
+    return PLAN.screens.kept_anyway(PLAN.records_of(stage_of(wildcards)), float(wildcards.rung))
 
 
 def children_of(wildcards):

@@ -87,3 +87,37 @@ rule summarize_study:
         semantics=semantics("summarize_study"),
     shell:
         "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
+rule replay_screen:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        multiext("<results>/studies/{study}/replay/replay", ".csv", ".png", ".pdf"),
+    log:
+        "<logs>/replay_screen/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "replay_screen.py",
+        semantics=semantics("replay_screen"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
+rule audit_screen:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        multiext("<results>/studies/{study}/screen/audit", ".json", ".md"),
+    log:
+        "<logs>/audit_screen/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "audit_screen.py",
+        semantics=semantics("audit_screen"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"

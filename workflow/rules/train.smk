@@ -2,11 +2,37 @@
 # Snakemake deletes the declared outputs of a job that failed.
 
 
+rule train_rung:
+    input:
+        spec="<run>/{stage}/spec.yaml",
+        mixture="<run>/{stage}/data.json",
+        start=start_of,
+        before=rung_before,
+        verdict=verdict_before,
+    output:
+        record="<run>/{stage}/rungs/{rung}/training.json",
+        metrics="<run>/{stage}/rungs/{rung}/metrics.jsonl",
+    log:
+        "<logs>/train_rung/{model}/{data}/{recipe}/seed{seed}/{stage}/{rung}.log",
+    conda:
+        "../../envs/train.yaml"
+    resources:
+        **{"nodes": 1, "processes": 1, "device": "auto"} | NEEDS.of("train_rung"),
+    params:
+        script=SCRIPTS / "train_rung.py",
+        semantics=semantics("train_rung"),
+    shell:
+        "python {params.script:q} {input.spec:q} --rung {wildcards.rung} --verdict {input.verdict:q}"
+        " --nodes {resources.nodes} --processes {resources.processes} --device {resources.device} 2> {log:q}"
+
+
 rule train_stage:
     input:
         spec="<run>/{stage}/spec.yaml",
         mixture="<run>/{stage}/data.json",
         start=start_of,
+        before=rung_before,
+        verdict=verdict_before,
     output:
         record="<run>/{stage}/training.json",
         metrics="<run>/{stage}/metrics.jsonl",
@@ -20,5 +46,5 @@ rule train_stage:
         script=SCRIPTS / "train_stage.py",
         semantics=semantics("train_stage"),
     shell:
-        "python {params.script:q} {input.spec:q} --nodes {resources.nodes} --processes {resources.processes}"
-        " --device {resources.device} 2> {log:q}"
+        "python {params.script:q} {input.spec:q} --verdict {input.verdict:q} --nodes {resources.nodes}"
+        " --processes {resources.processes} --device {resources.device} 2> {log:q}"

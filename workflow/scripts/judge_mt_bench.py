@@ -3,13 +3,13 @@
 By hand: python workflow/scripts/judge_mt_bench.py results/runs/.../STAGE/spec.yaml results/suites/SUITE/spec.yaml --part part01
 """
 
-from sftstudy.evaluate.judge import judge
+from sftstudy.evaluate.judge import judge, leave_unjudged
 from sftstudy.program import run, score_block
 
 
 def main() -> None:
     """Judge one block's answers."""
-    score_block(judge, __doc__)
+    score_block(judge, __doc__, skip=leave_unjudged)
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ By hand: python workflow/scripts/score_harness.py results/runs/.../STAGE/spec.ya
 """
 
 from sftstudy.evaluate.harness import score_harness
+from sftstudy.evaluate.shards import publish_stopped
 from sftstudy.program import run, score_block
 
 
 def main() -> None:
     """Score one block of checkpoints."""
-    score_block(score_harness, __doc__)
+    score_block(score_harness, __doc__, skip=publish_stopped)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from sftstudy.config import Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.outside import choose_from_items, describe
 from sftstudy.program import layout_of, read_spec, run
-from sftstudy.records import write_record
-from sftstudy.select import select_checkpoint
+from sftstudy.records import stopped_status, write_record
+from sftstudy.select import nothing_selected, select_checkpoint
 from sftstudy.spec import StageSpec, SuiteSpec
 
 
@@ -32,7 +32,10 @@ def main() -> None:
         benchmark=arguments.benchmark, weights=dict(arguments.weights), rule=arguments.rule, holdout=arguments.holdout
     )
     folder = layout_of(arguments).stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
-    choice = select_checkpoint(stage, suites, selection=selection, records=arguments.scores)
+    if status := stopped_status(folder / "training.json"):
+        choice = nothing_selected(stage, suites, selection=selection, status=status)
+    else:
+        choice = select_checkpoint(stage, suites, selection=selection, records=arguments.scores)
     write_record(folder / "selection.json", choice)
 
 

@@ -26,7 +26,7 @@ from sftstudy.evaluate.questions import (
     to_lines,
 )
 from sftstudy.evaluate.ratings import RATINGS, WINS, Rating, item_values, read_ratings, spread, summarize, tasks
-from sftstudy.evaluate.shards import Item, publish
+from sftstudy.evaluate.shards import Item, publish, publish_stopped
 from sftstudy.evaluate.verdicts import Verdict
 from sftstudy.evaluate.weights import Weights, find_weights, read_model
 from sftstudy.hashes import sha256_of
@@ -34,6 +34,13 @@ from sftstudy.locate import check_worlds
 from sftstudy.paths import Layout, score_stem
 from sftstudy.records import Judging, Score, ScoreRecord, provenance, write_text
 from sftstudy.spec import StageSpec, SuiteSpec, digest
+
+
+def leave_unjudged(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], status: str, layout: Layout) -> None:
+    """Write the judgments of a stage that was stopped, an empty file, and its score record."""
+    folder = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    write_text(score_stem(folder, suite.name, f"{part}.judgments.jsonl"), "")
+    publish_stopped(stage, suite, part=part, checkpoints=checkpoints, status=status, layout=layout)
 
 
 def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], layout: Layout) -> ScoreRecord:

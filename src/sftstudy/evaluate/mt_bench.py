@@ -93,6 +93,12 @@ def answer(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[s
     return path
 
 
+def leave_unanswered(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], status: str, layout: Layout) -> None:
+    """Write the answers of a stage that was stopped: an empty file."""
+    folder = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    write_text(score_stem(folder, suite.name, f"{part}.answers.jsonl"), "")
+
+
 def _answer_all(
     stage: StageSpec,
     suite: MtBenchSuite,

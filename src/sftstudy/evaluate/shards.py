@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record
-from sftstudy.spec import StageSpec, SuiteSpec, score_hash, spec_hash
+from sftstudy.records import SCORED, Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record
+from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
 
 
 class Item(Entry):
@@ -46,6 +46,7 @@ def publish(
     items: dict[str, list[Item]],
     libraries: Sequence[str],
     layout: Layout,
+    status: str = SCORED,
     judging: Sequence[Judging] = (),
     files: Mapping[str, str] = MappingProxyType({}),
 ) -> ScoreRecord:
@@ -62,6 +63,7 @@ def publish(
         stage=stage.stage,
         suite=suite.name,
         part=part,
+        status=status,
         scores=scores,
         judging=list(judging),
         files=dict(files),
@@ -70,6 +72,24 @@ def publish(
     write_items(stem.with_suffix(".parquet"), items)
     write_record(stem.with_suffix(".json"), record)
     return record
+
+
+def publish_stopped(
+    stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], status: str, layout: Layout
+) -> ScoreRecord:
+    """Write the score record of a stage that was stopped: no scores, and why."""
+    return publish(
+        stage,
+        suite,
+        part=part,
+        checkpoints=checkpoints,
+        content_hash=digest(status),
+        scores=[],
+        items={},
+        libraries=(),
+        layout=layout,
+        status=status,
+    )
 
 
 def write_items(path: Path, items: dict[str, list[Item]]) -> None:

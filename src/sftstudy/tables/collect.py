@@ -21,7 +21,7 @@ import pandas as pd
 from sftstudy import averages, records, stats
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
-from sftstudy.records import ModelRecord, Score, ScoreRecord, TrainingRecord
+from sftstudy.records import SCORED, ModelRecord, Score, ScoreRecord, TrainingRecord
 from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 
 ITEM_COLUMNS = ("ckpt", "benchmark", "task", "metric", "item", "item_hash", "value", "weight")
@@ -69,8 +69,8 @@ class Row:
 class Missing:
     """One line of `missing.csv`.
 
-    `reason` is missing, stale spec, broken, other weights, mixed items, mixed protocols or failed verdicts (the score is there but
-    has no value). `detail` of mixed scores is the benchmark and what differs.
+    `reason` is missing, stopped at a rung (by a screen), stale spec, broken, other weights, mixed items, mixed protocols or failed
+    verdicts (the score is there but has no value). `detail` of mixed scores is the benchmark and what differs.
     """
 
     path: str
@@ -136,6 +136,9 @@ def _collect_stage(study: StudySpec, stage: PlannedStage, *, layout: Layout) -> 
             items = read_items(stem.with_name(f"{part}.parquet")) if record.spec_hash == expected else pd.DataFrame()
         except StudyError as error:
             missing.append(fault("broken", str(error)))
+            continue
+        if record.status != SCORED and record.spec_hash == expected:
+            missing.append(fault(record.status))
             continue
         identity = (record.model, record.data, record.recipe, record.seed, record.stage, record.suite, record.part)
         if record.spec_hash != expected:

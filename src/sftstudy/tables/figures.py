@@ -93,8 +93,8 @@ def render_figure(study: StudySpec, figure: str, *, layout: Layout) -> None:
         else:
             drawn = draw_scores(load_results(study, layout=layout), definition, layout=layout)
         stem = layout.study_folder(study.name) / "figures" / figure
-        records.write_bytes(stem.with_name(f"{figure}.png"), _bytes(drawn, "png"))
-        records.write_bytes(stem.with_name(f"{figure}.pdf"), _bytes(drawn, "pdf"))
+        records.write_bytes(stem.with_name(f"{figure}.png"), encoded(drawn, "png"))
+        records.write_bytes(stem.with_name(f"{figure}.pdf"), encoded(drawn, "pdf"))
 
 
 # --- dynamics --------------------------------------------------------------------------------------------------------
@@ -265,7 +265,8 @@ def segments(runs: Sequence[Run], starts: Mapping[tuple[int, str], str]) -> list
 def selected(stage: PlannedStage, *, layout: Layout) -> SelectionRecord | None:
     """The checkpoint of a stage that the next one started from, if that was decided."""
     path = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "selection.json"
-    return records.read_record(path, SelectionRecord) if path.exists() else None
+    chosen = records.read_record(path, SelectionRecord) if path.exists() else None
+    return chosen if chosen and chosen.ckpt else None
 
 
 # --- common ----------------------------------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ def _short(factor: str) -> str:
     return {"effective_batch_size": "batch", "learning_rate": "LR"}.get(factor, factor.replace("_", " "))
 
 
-def _bytes(figure: Figure, kind: str) -> bytes:
+def encoded(figure: Figure, kind: str) -> bytes:
     """The file without dates and names of programs, so that equal figures are equal files."""
     out = io.BytesIO()
     nothing = {"png": ("Software",), "pdf": ("Creator", "Producer", "CreationDate")}[kind]

@@ -16,6 +16,7 @@ from sftstudy.config import Training
 from sftstudy.errors import OutOfTimeError, StoppedError, StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import StepMetrics
+from sftstudy.screen import rung_step
 from sftstudy.spec import StageSpec
 from sftstudy.train import checkpoints, loop, models
 from sftstudy.train.attempts import find_resume, set_aside
@@ -44,8 +45,11 @@ def run_stage(
     world: World,
     saving: Saving,
     still_ours: Callable[[], None],
+    rung: float | None = None,
 ) -> None:
     """Train to the end and leave `finished.json` and merged metrics in the stage's scratch folder. Every process calls it.
+
+    With `rung`, a share of the stage's steps, train up to it and no further: leave state to continue from, and the rung's records.
 
     `still_ours` is called before anything is saved, and raises StudyError if another process has taken the folder over. Raises
     StudyError that names the step if loss or norm is not finite, the run has diverged, or memory or disk run out; the last good
@@ -55,6 +59,7 @@ def run_stage(
     scratch = layout.stage_scratch(spec.model, spec.data, spec.recipe, spec.seed, spec.stage)
     resume = world.first_decides(lambda: _where_to_begin(spec, inputs, base=base, layout=layout, identity=identity))
     first_step = resume[0] if resume else 0
+    last_step = rung_step(rung, num_steps=spec.num_steps) if rung else spec.num_steps
     samples_of = load_samples(spec, inputs, layout=layout)
 
     packed = is_packed(training, models.model_type(base))
@@ -102,10 +107,11 @@ def run_stage(
                     world=world,
                     facts=identity,
                 )
-            goes_on = step < spec.num_steps
+            goes_on = step < last_step
             told = stopped() if goes_on else None
             is_last = world.is_first and goes_on and saving.is_out_of_time(now=now, step_s=now - step_began, took_s=save_took_s)
             due = world.is_first and saving.is_due(step, since_s=now - saved, took_s=save_took_s)
+            due = due or step == last_step < spec.num_steps
             # a signal reaches the processes at different times, and clocks differ: they stop and save together
             stops, lasts, dues = world.total(told is not None, is_last, due)
             if step in places or dues or stops or lasts:
@@ -132,7 +138,7 @@ def run_stage(
             model,
             optimizer,
             first_step=first_step,
-            num_steps=spec.num_steps,
+            num_steps=last_step,
             seed=spec.seed,
             training=training,
             world=world,
@@ -143,7 +149,7 @@ def run_stage(
         )
     with disk_errors(scratch):
         world.first_decides(
-            lambda: finish(spec, training, inputs, scratch, identity, world=world, packed=packed, attention=attention)
+            lambda: finish(spec, training, inputs, scratch, identity, world=world, packed=packed, attention=attention, rung=rung)
         )
 
 

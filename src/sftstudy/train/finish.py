@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -11,12 +12,14 @@ import torch
 
 from sftstudy.config import Training
 from sftstudy.errors import StudyError
-from sftstudy.records import CheckpointEntry, StepMetrics, TrainingRecord, provenance, write_record, write_text
-from sftstudy.spec import StageSpec
+from sftstudy.records import FINISHED, CheckpointEntry, StepMetrics, TrainingRecord, provenance, write_record, write_text
+from sftstudy.screen import rung_name, rung_step
+from sftstudy.spec import Place, StageSpec
 from sftstudy.train.attempts import checkpoint_facts, merge_attempts
 from sftstudy.train.inputs import Inputs, Start
 from sftstudy.train.loop import LOSS_NORMALISATION
 from sftstudy.train.parallel import World
+from sftstudy.train.rungs import write_at_rung
 from sftstudy.train.schedule import learning_rate
 
 
@@ -30,19 +33,32 @@ def finish(
     world: World,
     packed: bool,
     attention: str,
+    rung: float | None,
 ) -> None:
-    """Check that all was done as planned, write the record, and drop the resume state."""
-    metrics = merge_attempts(scratch / "attempts")
-    check_metrics(metrics, num_steps=spec.num_steps, training=training)
-    trained = spec.num_steps * training.effective_batch_size
+    """Check that all was done as planned, and write the record and the merged metrics.
+
+    At the end the resume state is dropped; at a `rung` it stays, for those that go on.
+    """
+    num_steps = rung_step(rung, num_steps=spec.num_steps) if rung else spec.num_steps
+    metrics = merge_attempts(scratch / "attempts")[:num_steps]
+    check_metrics(metrics, training=training, num_steps=num_steps, planned_steps=spec.num_steps)
+    trained = num_steps * training.effective_batch_size
     record = TrainingRecord(
         spec_hash=identity["spec_hash"],
         content_hash=identity["content_hash"],
         **provenance("torch", "transformers", "numpy"),
-        num_steps=spec.num_steps,
+        status=f"at rung {rung_name(rung)}" if rung else FINISHED,
+        num_steps=num_steps,
         samples_seen=inputs.start.samples_seen + trained,
         samples_spent=inputs.start.samples_spent + trained,
-        checkpoints=checkpoint_entries(spec, inputs.start, metrics, scratch=scratch, identity=identity),
+        checkpoints=checkpoint_entries(
+            [place for place in spec.checkpoints if place.step <= num_steps],
+            inputs.start,
+            metrics,
+            batch_size=training.effective_batch_size,
+            scratch=scratch,
+            identity=identity,
+        ),
         loss_normalisation=LOSS_NORMALISATION,
         precision=training.precision,
         attention=attention,
@@ -57,23 +73,26 @@ def finish(
         tokens_per_s=median(entry.tokens_per_s for entry in metrics),
         peak_memory_gb=max(entry.peak_memory_gb for entry in metrics),
     )
-    write_text(scratch / "metrics.jsonl", "".join(entry.model_dump_json() + "\n" for entry in metrics))
+    lines = "".join(entry.model_dump_json() + "\n" for entry in metrics)
+    if rung:
+        write_at_rung(scratch, rung, record, lines)
+        return
+    write_text(scratch / "metrics.jsonl", lines)
     write_record(scratch / "finished.json", record)
     for leftover in (scratch / "resume", *scratch.glob("aside-*")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
-def check_metrics(metrics: list[StepMetrics], *, num_steps: int, training: Training) -> None:
-    """Raise StudyError unless there is one entry per step, and each used the scheduled learning rate.
+def check_metrics(metrics: list[StepMetrics], *, training: Training, num_steps: int, planned_steps: int) -> None:
+    """Raise StudyError unless there is one entry for each of `num_steps`, and each used the learning rate that the schedule of all
+    `planned_steps` says.
 
     The 8-bit optimizer keeps its rate as an fp32 number, hence a tolerance of 1e-6.
     """
     if [entry.step for entry in metrics] != list(range(1, num_steps + 1)):
-        raise StudyError(
-            f"metrics hold {len(metrics)} steps, {num_steps} were planned; delete the stage's scratch folder and train again"
-        )
+        raise StudyError(f"metrics hold {len(metrics)} steps of {num_steps}; delete the stage's scratch folder and train again")
     for entry in metrics:
-        planned = learning_rate(entry.step - 1, num_steps=num_steps, training=training)
+        planned = learning_rate(entry.step - 1, num_steps=planned_steps, training=training)
         if not math.isclose(entry.learning_rate, planned, rel_tol=1e-6):
             raise StudyError(
                 f"step {entry.step}: learning rate {entry.learning_rate} was used, the schedule says {planned}; this is a bug"
@@ -81,12 +100,17 @@ def check_metrics(metrics: list[StepMetrics], *, num_steps: int, training: Train
 
 
 def checkpoint_entries(
-    spec: StageSpec, start: Start, metrics: list[StepMetrics], *, scratch: Path, identity: dict[str, str]
+    places: Sequence[Place],
+    start: Start,
+    metrics: list[StepMetrics],
+    *,
+    batch_size: int,
+    scratch: Path,
+    identity: dict[str, str],
 ) -> list[CheckpointEntry]:
-    """Entries of all declared checkpoints. Raises StudyError if one was not saved."""
-    batch_size = spec.training.effective_batch_size if spec.training else 0
+    """Entries of the checkpoints at these places. Raises StudyError if one was not saved."""
     entries = []
-    for place in spec.checkpoints:
+    for place in places:
         facts = checkpoint_facts(scratch / place.ckpt, identity)
         if facts is None or facts["step"] != place.step:
             raise StudyError(f"{scratch / place.ckpt}: declared, but not saved whole; start the stage again")

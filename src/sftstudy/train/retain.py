@@ -30,10 +30,13 @@ def retain_weights(
     if training.spec_hash != spec_hash(spec):
         raise StudyError(f"{path}: made from another spec than today's; build it again with `snakemake -c all {path}`")
     hashes_of = {entry.ckpt: entry.weights_hash for entry in training.checkpoints}
-    _check_scores(scores, hashes_of)
+    if training.status.startswith("stopped"):  # it may go on one day, and needs what it has saved
+        removable = []
+    else:
+        _check_scores(scores, hashes_of)
     for child in children:
         read_record(child, TrainingRecord)
-    chosen = _chosen(results / "selection.json", hashes_of) if children else None
+    chosen = _chosen(results / "selection.json", hashes_of) if children and removable else None
     going = [ckpt for ckpt in hashes_of if ckpt in removable and ckpt != chosen]
     return RetentionRecord(
         spec_hash=training.spec_hash,

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Literal
 
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
-from sftstudy.records import TrainingRecord, read_record, write_bytes, write_record
+from sftstudy.records import TrainingRecord, write_bytes, write_record
+from sftstudy.screen import rung_name
 from sftstudy.spec import StageSpec, spec_hash
 from sftstudy.train.attempts import claim, is_finished
 from sftstudy.train.checkpoints import USUAL, Saving, disk_errors
 from sftstudy.train.inputs import read_inputs
 from sftstudy.train.lease import held
+from sftstudy.train.rungs import find_stopped, has_reached, read_at_rung, read_finished
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -27,9 +30,20 @@ def _nobody_asks() -> None:
 
 
 def train_stage(
-    spec: StageSpec, *, layout: Layout, saving: Saving = USUAL, device: Device = "auto", patience_s: float = 0.0
+    spec: StageSpec,
+    *,
+    layout: Layout,
+    saving: Saving = USUAL,
+    device: Device = "auto",
+    patience_s: float = 0.0,
+    rung: float | None = None,
+    verdict: Path | None = None,
 ) -> None:
     """Train a stage to its end, or only publish it if it is finished and its checkpoints are whole.
+
+    With `rung`, a share of its steps, train it so far, and publish what it showed until then under `rungs/`. `verdict` is the
+    `screen.json` of the rung before, if any: a stage that it stops, and one that continues from a stopped stage, is only published
+    as what it was then.
 
     Every process that torchrun started calls it with the same arguments; the first one reads, writes and publishes. `device` is
     `auto`, `cpu` or `cuda`. If other processes are at the same stage, it waits `patience_s` for their end. Raises StudyError for
@@ -38,16 +52,21 @@ def train_stage(
     """
     if spec.training is None:
         raise StudyError(f"{spec.stage}: an untouched base is not trained; its weights are those of the model")
-    inputs = read_inputs(spec, layout=layout)
     names = (spec.model, spec.data, spec.recipe, spec.seed, spec.stage)
     results, scratch = layout.stage_results(*names), layout.stage_scratch(*names)
-    identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
     is_first, is_alone = os.environ.get("RANK", "0") == "0", os.environ.get("WORLD_SIZE", "1") == "1"
+    published = layout.rung(results, rung_name(rung)) if rung else results
+    if stopped := find_stopped(spec, verdict, layout=layout):
+        if is_first:
+            publish(published, *stopped)
+        return
+    inputs = read_inputs(spec, layout=layout)
+    identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
     with held(scratch, patience_s=patience_s) if is_first else nullcontext() as lease:
         finished = False
         if is_first:
             claim(scratch, identity)
-            finished = is_finished(spec, scratch, identity)
+            finished = has_reached(spec, rung, scratch) if rung else is_finished(spec, scratch, identity)
         if not (finished and is_alone):
             from sftstudy.train.engine import run_stage
             from sftstudy.train.parallel import joined
@@ -63,8 +82,14 @@ def train_stage(
                         world=world,
                         saving=saving,
                         still_ours=lease.check if lease else _nobody_asks,
+                        rung=rung,
                     )
         if is_first:
-            with disk_errors(results):
-                write_bytes(results / "metrics.jsonl", (scratch / "metrics.jsonl").read_bytes())
-                write_record(results / "training.json", read_record(scratch / "finished.json", TrainingRecord))
+            publish(published, *(read_at_rung(scratch, rung) if rung else read_finished(scratch)))
+
+
+def publish(folder: Path, record: TrainingRecord, metrics: bytes) -> None:
+    """Write a stage's declared outputs, the record last."""
+    with disk_errors(folder):
+        write_bytes(folder / "metrics.jsonl", metrics)
+        write_record(folder / "training.json", record)

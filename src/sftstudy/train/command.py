@@ -1,0 +1,62 @@
+"""The command line that `train_rung` and `train_stage` share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from sftstudy.devices import claim
+from sftstudy.program import layout_of, parser, read_spec
+from sftstudy.spec import StageSpec
+from sftstudy.train import slurm
+from sftstudy.train.checkpoints import RESUME_EVERY_S, SPARE_S, Saving
+from sftstudy.train.launch import is_launched, launch, launch_on_nodes
+from sftstudy.train.stage import train_stage
+
+PATIENCE_S = 600.0
+"""How long a cluster's job waits for another process at its stage: an orphan of a Snakemake that was killed, or of a lost node."""
+
+
+def train(description: str | None, *, to_rung: bool) -> None:
+    """Read the spec, train, here or in several processes; publish once all is done. `to_rung` takes a `--rung` and stops there."""
+    program = parser(description)
+    if to_rung:
+        program.add_argument("--rung", type=float, required=True, help="share of the stage's steps, such as 0.1")
+    program.add_argument("--verdict", type=Path, nargs="*", default=[], help="screen.json of the rung before, if there is one")
+    program.add_argument("--resume-every-s", type=float, default=RESUME_EVERY_S, help="seconds between saves of resume state")
+    program.add_argument("--resume-every-steps", type=int, help="also save it every so many steps")
+    program.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="cuda: end if there is no GPU")
+    program.add_argument(
+        "--processes", type=int, default=1, help="train in so many processes of each node; or start it by torchrun"
+    )
+    program.add_argument("--nodes", type=int, default=1, help="train on so many nodes of this SLURM job")
+    program.add_argument("--meet", help=argparse.SUPPRESS)  # of the program on each of several nodes
+    program.add_argument("--spare-s", type=float, default=SPARE_S, help="seconds of a job's time limit that are kept for its end")
+    arguments = program.parse_args()
+    if is_launched():
+        _train(arguments)
+    elif arguments.meet:
+        sys.exit(launch(sys.argv, num_processes=arguments.processes, num_nodes=arguments.nodes, meet=arguments.meet))
+    else:
+        with slurm.queued_again():
+            if arguments.nodes > 1:
+                sys.exit(launch_on_nodes(sys.argv, num_nodes=arguments.nodes))
+            if arguments.processes > 1:
+                if arguments.device != "cpu":
+                    claim(arguments.processes)
+                sys.exit(launch(sys.argv, num_processes=arguments.processes))
+            _train(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    """Train in this process, perhaps one of several."""
+    train_stage(
+        read_spec(arguments.spec, StageSpec),
+        layout=layout_of(arguments),
+        saving=Saving(arguments.resume_every_s, arguments.resume_every_steps, slurm.ends_at(), arguments.spare_s),
+        device=arguments.device,
+        patience_s=PATIENCE_S if slurm.job() else 0.0,
+        rung=getattr(arguments, "rung", None),
+        verdict=next(iter(arguments.verdict), None),
+    )

@@ -1,0 +1,77 @@
+"""A stage on its way: what it had shown at a rung, kept under scratch, and what is published of one that was stopped there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sftstudy.paths import Layout
+from sftstudy.records import TrainingRecord, read_record, stopped_status, write_record, write_text
+from sftstudy.screen import rung_name, rung_step
+from sftstudy.spec import StageSpec, digest, spec_hash
+
+
+def write_at_rung(scratch: Path, rung: float, record: TrainingRecord, metrics: str) -> None:
+    """Keep a stage's record and metrics up to a rung. They are made once, and published as often as asked for."""
+    folder = scratch / "rungs" / rung_name(rung)
+    write_text(folder / "metrics.jsonl", metrics)
+    write_record(folder / "training.json", record)
+
+
+def read_at_rung(scratch: Path, rung: float) -> tuple[TrainingRecord, bytes]:
+    """What `write_at_rung` kept."""
+    folder = scratch / "rungs" / rung_name(rung)
+    return read_record(folder / "training.json", TrainingRecord), (folder / "metrics.jsonl").read_bytes()
+
+
+def read_finished(scratch: Path) -> tuple[TrainingRecord, bytes]:
+    """Record and metrics of a finished stage."""
+    return read_record(scratch / "finished.json", TrainingRecord), (scratch / "metrics.jsonl").read_bytes()
+
+
+def has_reached(spec: StageSpec, rung: float, scratch: Path) -> bool:
+    """Whether what a stage showed up to a rung is kept; of a stage that is finished it is cut out of its records first."""
+    if (scratch / "rungs" / rung_name(rung) / "training.json").is_file():
+        return True
+    if not ((scratch / "finished.json").is_file() and (scratch / "metrics.jsonl").is_file()):
+        return False
+    finished, metrics = read_finished(scratch)
+    num_steps = rung_step(rung, num_steps=spec.num_steps)
+    lines = metrics.decode().splitlines(keepends=True)[:num_steps]
+    untrained = (spec.num_steps - num_steps) * (spec.training.effective_batch_size if spec.training else 0)
+    cut = {
+        "status": f"at rung {rung_name(rung)}",
+        "num_steps": num_steps,
+        "samples_seen": finished.samples_seen - untrained,
+        "samples_spent": finished.samples_spent - untrained,
+        "checkpoints": [entry for entry in finished.checkpoints if entry.step <= num_steps],
+        "time_s": finished.time_s * num_steps / spec.num_steps,
+    }
+    write_at_rung(scratch, rung, finished.model_copy(update=cut), "".join(lines))
+    return True
+
+
+def find_stopped(spec: StageSpec, verdict: Path | None, *, layout: Layout) -> tuple[TrainingRecord, bytes] | None:
+    """Record and metrics to publish of a stage that `verdict` stopped, or whose parent was stopped; None of one that goes on.
+
+    The former is published as it was at the rung, the latter as nothing at all.
+    """
+    if verdict and (status := stopped_status(verdict)):
+        names = (spec.model, spec.data, spec.recipe, spec.seed, spec.stage)
+        folder = layout.rung(layout.stage_results(*names), status.rpartition(" ")[2])
+        record = read_record(folder / "training.json", TrainingRecord)
+        return record.model_copy(update={"status": status}), (folder / "metrics.jsonl").read_bytes()
+    if spec.parent is None:
+        return None
+    path = layout.stage_results(spec.model, spec.data, spec.parent.recipe, spec.seed, spec.parent.stage) / "training.json"
+    parent = read_record(path, TrainingRecord)
+    if not parent.status.startswith("stopped"):
+        return None
+    nothing = {
+        "spec_hash": spec_hash(spec),
+        "content_hash": digest([parent.content_hash, parent.status]),
+        "num_steps": 0,
+        "checkpoints": [],
+        "num_attempts": 0,
+        "time_s": 0.0,
+    }
+    return parent.model_copy(update=nothing), b""

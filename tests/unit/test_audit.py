@@ -1,0 +1,95 @@
+"""What a screen saved and lost, from decisions, training records and scores: counts against a case worked out by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sftstudy.config import PaperRule, Screen
+from sftstudy.paths import Layout
+from sftstudy.records import DecisionRecord, Ruling, write_record
+from sftstudy.tables.aggregate import load_results
+from sftstudy.tables.audit import audit_pair, audit_study
+from sftstudy.tables.collect import collect_scores
+from table_toys import COMMON, Tree, edit
+
+PAIR = ("m", "d")
+SCREEN = Screen(benchmark="exam", rungs=[0.25, 0.5], rule=PaperRule(kind="paper", keep=0.5))
+RIGHT = {"r1": 1, "r2": 6, "r3": 3, "r4": 4, "r5": 5}
+CALLS = {"0.25": {"r1": "stop", "r2": "audit", "r3": "go", "r4": "go", "r5": "go"}, "0.5": {"r3": "go", "r4": "go", "r5": "stop"}}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """Five recipes of eight steps of 10 samples: r1 stopped at a quarter, r5 at half, r2 audited and the best of all."""
+    made = Tree(Layout(tmp_path / "results", tmp_path / "scratch"))
+    made.base({"exam": [0.0] * 8})
+    for recipe, right in RIGHT.items():
+        steps = [(10 * step, 1.0, 1.0) for step in range(1, 9)]
+        scores = {"ckpt01": (80, 80, {"exam": [1.0] * right + [0.0] * (8 - right)})}
+        made.stage(recipe, scores, steps=steps, factors={"effective_batch_size": 10})
+    made.stages[1:] = [stage.model_copy(update={"num_steps": 8}) for stage in made.stages[1:]]
+    for recipe in RIGHT:
+        folder = made.layout.stage_results(*PAIR, recipe, 1, "01-stacked")
+        stopped = {"r1": ("0.25", 2), "r5": ("0.5", 4)}.get(recipe)
+        if stopped:
+            edit(folder / "training.json", status=f"stopped at rung {stopped[0]}", num_steps=stopped[1], time_s=3600 * stopped[1])
+            edit(folder / "scores" / "exams" / "all.json", status=f"stopped at rung {stopped[0]}", scores=[])
+        else:
+            edit(folder / "training.json", time_s=8 * 3600)
+    for rung, calls in CALLS.items():
+        rulings = {
+            f"m/d/{recipe}/seed1/01-stacked": Ruling(
+                call=call, competitor=recipe, group=[], place=1, num_rivals=5, grad_norm=-RIGHT[recipe], loss=1.0
+            )
+            for recipe, call in calls.items()
+        }
+        record = DecisionRecord(**COMMON, spec_hash="", study="toy", rung=rung, rulings=rulings)
+        write_record(made.layout.screens("toy") / f"{rung}.json", record)
+    return made
+
+
+def study_of(tree: Tree) -> Any:
+    study = tree.study().model_copy(update={"screen": SCREEN})
+    collect_scores([study], layout=tree.layout)
+    return study
+
+
+def test_the_report_counts_what_was_saved_lost_and_told(tree: Tree) -> None:
+    report = audit_pair(load_results(study_of(tree), layout=tree.layout), SCREEN, PAIR, layout=tree.layout)
+    assert {row.name: (row.stopped_at, row.audited, row.final) for row in report.competitors} == {
+        "r1": ("0.25", False, None),
+        "r2": ("0.25", True, 0.75),
+        "r3": (None, False, 0.375),
+        "r4": (None, False, 0.5),
+        "r5": ("0.5", False, None),
+    }
+    assert (report.num_stopped, report.num_checked, report.num_false_stops, report.num_above_median) == (3, 1, 1, 1)
+    assert (report.false_stop_rate, report.regret) == (1.0, 0.25)
+    assert (report.false_stop_low, report.false_stop_high) == (pytest.approx(0.025), 1.0)
+    assert report.samples_saved == pytest.approx((60 + 40) / 400)
+    assert (report.process_hours, report.process_hours_saved) == (pytest.approx(3 * 8 + 2 + 4), pytest.approx(6 + 4))
+    assert [rung.calls for rung in report.rungs] == [{"go": 3, "stop": 1, "audit": 1}, {"go": 2, "stop": 1, "audit": 0}]
+    told = report.rungs[0].correlations
+    assert (told["grad_norm"].rho, told["grad_norm"].num_competitors) == (-1.0, 3)
+    assert (told["loss"].rho, told["loss"].num_competitors) == (None, 3)
+
+
+def test_the_report_is_written_the_same_each_time_and_before_anything_is_decided(tree: Tree) -> None:
+    study = study_of(tree)
+    folder = tree.layout.study_folder("toy") / "screen"
+    made = []
+    for _ in range(2):
+        audit_study(study, layout=tree.layout)
+        made.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert set(made[0]) == {"audit.json", "audit.md"}
+    assert made[0] == made[1]
+    page = made[0]["audit.md"].decode()
+    assert "Saved: 25% of the samples" in page
+    assert "above the best that was kept: 1 of 1 checked, 100% [3%, 100%]" in page
+    assert "Regret: at least 0.25" in page
+    for path in tree.layout.screens("toy").iterdir():
+        path.unlink()
+    audit_study(study, layout=tree.layout)
+    assert json.loads((folder / "audit.json").read_text())[0]["num_stopped"] == 0
