@@ -43,11 +43,15 @@ rule all:
 
 
 rule plan:
+    log:
+        "<logs>/plan.log",
+    conda:
+        "envs/tables.yaml"
     params:
         script=SCRIPTS / "plan_study.py",
         flags=config_flags(),
     shell:
-        "python {params.script:q} {params.flags}"
+        "python {params.script:q} {params.flags} 2>&1 | tee {log:q}"
 
 
 rule fetch:

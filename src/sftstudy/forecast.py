@@ -219,7 +219,8 @@ class Forecast:
         for judge, number in self._calls(suite, num_checkpoints):
             size = self.size(judge.weights) if judge.weights else None
             if judge.base_url:
-                seconds += number * JUDGE_CALL_S / judge.concurrency
+                pause_s = 60 / judge.requests_per_minute if judge.requests_per_minute else 0.0
+                seconds += number * max(JUDGE_CALL_S / judge.concurrency, pause_s)
             elif judge.weights:
                 num_gpus = 1
             if size:

@@ -600,3 +600,19 @@ def test_a_stock_task_runs_from_a_folder_mirror(toy, tmp_path):
     before = os.getcwd()
     whole = score(toy, suite, ["ckpt01"]).scores[0]
     assert (whole.num_items, os.getcwd()) == (12, before)
+
+
+def test_what_a_mirror_lacks_is_named_with_the_way_to_get_it(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_harness_suite(tmp_path)
+    make_mirror(tmp_path / "mirror", num_items=2)
+    task = json.loads((tmp_path / "tasks/toys.yaml").read_text()) | {"task": "gated", "dataset_path": "Idavidrein/gpqa"}
+    del task["dataset_kwargs"]
+    (tmp_path / "tasks/gated.yaml").write_text(json.dumps(task))
+    benchmark = HarnessBenchmark(tasks=["gated"], metric="acc", uses=[HubSplit(hub="Idavidrein/gpqa", split="train")])
+    suite = make_harness_suite(tmp_path, edit=False, benchmarks={"gpqa": benchmark}, mirror="mirror")
+    with pytest.raises(StudyError) as error:
+        fetch_suite(suite, layout=toy.layout)
+    folder = tmp_path / "mirror"
+    assert f"gated: the mirror {folder} has no folder Idavidrein/gpqa; ask for access at https://" in str(error.value)
+    assert f"`hf download --repo-type dataset Idavidrein/gpqa --local-dir {folder}/Idavidrein/gpqa`" in str(error.value)

@@ -51,6 +51,8 @@ def load_suite(suite: HarnessSuite, layout: Layout, *, benchmarks: Sequence[str]
         if folder and not Path(folder).is_dir():
             faults.append(f"{folder}: no such folder; correct {key} in benchmarks.yaml")
     _raise(faults)
+    if suite.mirror:  # the working directory changes in between
+        suite = suite.model_copy(update={"mirror": str(Path(suite.mirror).absolute())})
     _prepare_environment(suite, layout, offline=offline)
     from lm_eval import utils
 
@@ -103,7 +105,7 @@ def _load_benchmark(
     manager: Any, name: str, suite: HarnessSuite, faults: list[str], *, listed: dict[str, list[int]], own_files: str
 ) -> dict[str, Exam]:
     """Task -> exam, groups resolved. What is wrong is added to `faults`."""
-    benchmark, where = suite.benchmarks[name], f"benchmarks.yaml: {name}"
+    benchmark, where, before = suite.benchmarks[name], f"benchmarks.yaml: {name}", len(faults)
     tasks: dict[str, Any] = {}
     seed_like_lm_eval()
     for task in benchmark.tasks:
@@ -114,8 +116,11 @@ def _load_benchmark(
             tasks |= manager.load([task])["tasks"]
         except Exception as error:  # data sets and task files raise dozens of kinds, and all faults of a suite are told at once
             faults.append(f"{where}.tasks: {task}: {_reason(error, benchmark, suite)}")
-    if len(tasks) == 0 or any(fault.startswith(where) for fault in faults):
+    if len(faults) > before:
         return {}
+    for loaded in tasks.values():
+        own = loaded.config.num_fewshot or 0
+        loaded.set_config("num_fewshot", own if benchmark.num_fewshot is None else benchmark.num_fewshot)
     faults += _lacking(where, tasks)
     faults += [f"{where}: {fault}" for fault in _misfits(name, benchmark, tasks)]
     hashes = {task: [item_hash(item) for item in loaded.eval_docs] for task, loaded in tasks.items()}
@@ -137,11 +142,9 @@ _AGAIN = "fetch the data set again, or unpin it in a benchmark of your own"
 
 
 def _misfits(name: str, benchmark: HarnessBenchmark, tasks: dict[str, Any]) -> list[str]:
-    """What of a benchmark's definition its tasks can't give. Sets their number of shots."""
+    """What of a benchmark's definition its tasks can't give."""
     if name in tasks and len(tasks) > 1:
         return [f"one of its {len(tasks)} tasks has the benchmark's own name; rename it"]
-    for task in tasks.values():
-        task.set_config("num_fewshot", (task.config.num_fewshot or 0) if benchmark.num_fewshot is None else benchmark.num_fewshot)
     found = []
     shots = {task.config.num_fewshot for task in tasks.values()}
     if len(shots) > 1:
