@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from sftstudy import stats
-from sftstudy.config import HarnessSuite, Rule, Selection
+from sftstudy.config import Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.records import PROTOCOL, Score, ScoreRecord, SelectionRecord, provenance, read_record
 from sftstudy.spec import (
@@ -187,7 +187,7 @@ def read_candidates(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, recor
     blocks = parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
     if len(mine) != len(blocks):
         raise StudyError(f"--scores: {len(mine)} records; {suite.name} on {stage.stage} has {len(blocks)} parts; name each once")
-    metric = suite.suite.benchmarks[benchmark].metric if isinstance(suite.suite, HarnessSuite) else "rating"
+    metric = planned_benchmark(suite.name, suite.suite, benchmark).metric
     scores: list[Score] = []
     for (path, record), ckpts in zip(mine.items(), blocks.values(), strict=True):
         if record.spec_hash != score_hash(spec_hash(stage), spec_hash(suite), ckpts):
@@ -219,6 +219,8 @@ def _read_exam(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, selection:
         for path in _records_of(suite, records):
             table = read_items(path.with_suffix(".parquet"))
             table = table[(table["benchmark"] == benchmark) & (table["metric"] == planned.metric)]
+            if (table["weight"] != 1).any():
+                raise StudyError(f"{benchmark}: its items have unequal weights; choose by `best` or `last`, without holdout")
             for ckpt, rows in table.groupby("ckpt"):
                 arms[str(ckpt)] = join_items((0,), [rows], clustered=planned.clustered, families=planned.families)
     return Exam(scores, planned, arms)

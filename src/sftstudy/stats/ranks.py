@@ -6,8 +6,10 @@ import itertools
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from sftstudy.stats.items import Array
@@ -94,6 +96,12 @@ def _fisher(value: float) -> float:
     return math.atanh(float(np.clip(value, -0.9999, 0.9999)))
 
 
+@cache
+def _orders(size: int) -> NDArray[np.intp]:
+    """All orders of so many places, one per row."""
+    return np.array(list(itertools.permutations(range(size))), dtype=np.intp)
+
+
 def _permutation_p(first: Array, second: Array, sizes: Sequence[int], *, seed: int) -> float:
     """Share of orders within groups whose covariance is at least the one seen."""
     seen = first @ second - 1e-9
@@ -102,8 +110,7 @@ def _permutation_p(first: Array, second: Array, sizes: Sequence[int], *, seed: i
     if math.prod(math.factorial(size) for size in sizes) <= MOST_ORDERS:
         sums = np.zeros(1)
         for mine, theirs in blocks:
-            here = np.array([mine @ np.array(order) for order in itertools.permutations(theirs)])
-            sums = np.add.outer(sums, here).ravel()
+            sums = np.add.outer(sums, theirs[_orders(len(theirs))] @ mine).ravel()
         return float((sums >= seen).mean())
     rng = np.random.default_rng(seed)
     drawn = sum(rng.permuted(np.tile(theirs, (NUM_DRAWS, 1)), axis=1) @ mine for mine, theirs in blocks)
