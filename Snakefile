@@ -25,6 +25,7 @@ include: "workflow/rules/tables.smk"
 localrules:
     all,
     plan,
+    fetch,
     data,
     passports,
     training,
@@ -47,6 +48,11 @@ rule plan:
         flags=config_flags(),
     shell:
         "python {params.script:q} {params.flags}"
+
+
+rule fetch:
+    input:
+        FETCHED,
 
 
 rule data:

@@ -374,11 +374,34 @@ class Training(Strict):
         return self
 
 
-class Selection(Strict):
-    """How a phased stage's checkpoint is chosen for the next stage."""
+Rule = Literal["best", "last", "earliest"]
 
-    benchmark: str
-    rule: Literal["best", "last"] = "best"
+
+class Selection(Strict):
+    """How a phased stage's checkpoint is chosen for the next stage. Ties go to the fewest samples, then to the name."""
+
+    benchmark: str | None = Field(None, description="the benchmark to choose by; or `weights`")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="benchmark -> weight in a mean of scores that are normalised: chance is 0, the top of the scale 1"
+    )
+    rule: Rule = Field(
+        "best",
+        description="`earliest`: the fewest samples within one standard error (of the paired difference, over items) of the best",
+    )
+    holdout: bool = Field(
+        False, description="choose on one half of the items, by hash, and record the values on the other beside it"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Selection:
+        if (self.benchmark is None) == (not self.weights):
+            raise ValueError("give either benchmark or weights")
+        return self
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the choice looks at."""
+        return list(self.weights) or [str(self.benchmark)]
 
 
 class StartsFrom(Strict):
@@ -420,6 +443,25 @@ class Sweep(Sourced):
 # --- benchmarks.yaml -------------------------------------------------------------------------------------------------
 
 
+class Requests(Strict):
+    """What a model is asked for one checkpoint on a benchmark, to plan hours by."""
+
+    number: int = Field(gt=0, description="items, times their choices if each is scored by its likelihood")
+    prompt_tokens: int = Field(gt=0, description="mean length of a prompt, shots included")
+    new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
+
+
+Backend = Literal["hf", "hf-prefix", "vllm"]
+"""What computes a benchmark's answers. It is part of a benchmark's identity: two back ends never share a score."""
+
+
+class CrossCheck(Strict):
+    """A sample of a benchmark's items that `hf` scores too. If the back ends disagree on more than allowed, scoring fails."""
+
+    num_items: int = Field(32, gt=0, description="items, chosen by their hash")
+    max_disagreement: float = Field(0.05, ge=0, lt=1, description="share of them that may get another score")
+
+
 class Normalised(Strict):
     """A score on the Open LLM Leaderboard's scale: (raw - 1/n) / (1 - 1/n), not below 0, where n is the number of choices.
 
@@ -453,20 +495,22 @@ class Averages(Strict):
         return choices if isinstance(choices, int) else choices.get(task, 0)
 
 
-class Requests(Strict):
-    """What a model is asked for one checkpoint on a benchmark, to plan hours by."""
-
-    number: int = Field(gt=0, description="items, times their choices if each is scored by its likelihood")
-    prompt_tokens: int = Field(gt=0, description="mean length of a prompt, shots included")
-    new_tokens: int = Field(0, ge=0, description="tokens that are generated; 0 for likelihoods")
-
-
 class HarnessBenchmark(Averages, Sourced):
     """One benchmark scored through lm-eval. `derived` names the keys that a scored item does not depend on."""
 
     incidental = frozenset({"chance"})
     derived: ClassVar[frozenset[str]] = frozenset(
-        {"tasks", "uses", "filter", "items", "num_items_per_task", "num_items", "items_hash", *Averages.model_fields}
+        {
+            "tasks",
+            "uses",
+            "filter",
+            "items",
+            "num_items_per_task",
+            "num_items",
+            "items_hash",
+            "cross_check",
+            *Averages.model_fields,
+        }
     )
 
     tasks: list[str] = Field(min_length=1, description="lm-eval task or group names")
@@ -476,14 +520,22 @@ class HarnessBenchmark(Averages, Sourced):
     chat_template: bool = Field(False, description="wrap prompts in the model's chat template, few-shot as turns")
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
+    requests: Requests | None = Field(
+        None, exclude=True, description="to plan hours by; assumed from `num_items` and shots if absent"
+    )
     num_items_per_task: int | None = Field(
         None, gt=0, description="only so many items of each task, those with the smallest hashes"
     )
     num_items: int | None = Field(None, gt=0, description="how many items the tasks must have, before any are chosen")
     items_hash: str | None = Field(None, description="hash that those must have; `suite.json` has it")
-    requests: Requests | None = Field(
-        None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
-    )
+    backend: Backend = Field("hf", description="`hf-prefix` computes shared prefixes once; `vllm` needs a GPU and envs/vllm.yaml")
+    cross_check: CrossCheck | None = Field(None, description="compare another back end than `hf` with it, per checkpoint")
+
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> HarnessBenchmark:
+        if self.cross_check and self.backend == "hf":
+            raise ValueError("cross_check compares another back end with hf; remove it, or set backend")
+        return self
 
     @model_validator(mode="after")
     def _one_choice(self) -> HarnessBenchmark:
@@ -500,7 +552,7 @@ class HarnessSuite(Strict):
     kind: Literal["harness"]
     benchmarks: dict[str, HarnessBenchmark] = Field(min_length=1)
     include_path: str | None = Field(None, description="folder of your own lm-eval task files")
-    stock_tasks: bool = Field(True, description="index lm-eval's own tasks too; costs seconds")
+    stock_tasks: bool = Field(True, description="lm-eval's own tasks too; finding them costs seconds, once")
     mirror: str | None = Field(None, description="folder mirror of hub data sets, for stock tasks offline")
     checkpoints_per_job: int | None = Field(None, gt=0, description="all of a stage if absent")
     batch_size: int = Field(32, gt=0)
@@ -727,8 +779,87 @@ class ScoresFigure(Strict):
 Figure = Annotated[DynamicsFigure | ScoresFigure, Field(discriminator="kind")]
 
 
+Currency = Literal["samples_seen", "samples_spent", "supervised_tokens", "steps", "gpu_hours"]
+Reading = Literal["last", "peak", "held-out-peak"] | Currency
+Finding = Literal["i", "ii", "iii", "iv", "v"]
+Margin = Annotated[float, Field(gt=0)]
+
+
+class ArmsClaim(Strict):
+    """First arm above the second (`direction`), or neither above the other by more than a margin (`equivalence`)."""
+
+    kind: Literal["direction", "equivalence"]
+    finding: Finding | None = Field(None, description="which of the paper's findings it checks")
+    statement: str = Field(description="the claim, in a sentence")
+    first: str = Field(description="a recipe")
+    second: str = Field(description="a recipe")
+    margins: dict[str, Margin] = Field(
+        min_length=1,
+        description="benchmark -> the least difference that matters; the claim is about these",
+    )
+    at: Reading = Field(
+        "samples_seen",
+        description="what is compared: each run's `last` checkpoint, its `peak`, its peak chosen on one half of the items and "
+        "reported on the other (`held-out-peak`), or the latest within the common budget of a currency",
+    )
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the claim is about."""
+        return list(self.margins)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The two arms."""
+        return [self.first, self.second]
+
+
+class EfficiencyClaim(Strict):
+    """The first arm reaches its peak with fewer samples, those spent on the way to a switch of phases included."""
+
+    kind: Literal["efficiency"]
+    finding: Finding | None = None
+    statement: str
+    first: str = Field(description="a recipe")
+    second: str = Field(description="a recipe")
+    benchmarks: list[str] = Field(min_length=1)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The two arms."""
+        return [self.first, self.second]
+
+
+class SignalClaim(Strict):
+    """Recipes with a low (or high) signal early in training end with higher scores. A recipe is the mean of its seeds."""
+
+    kind: Literal["early-signal"]
+    finding: Finding | None = None
+    statement: str
+    recipes: list[str] = Field(min_length=1, description="recipes and sweeps that are ranked")
+    signal: Literal["grad_norm", "loss"]
+    promising: Literal["low", "high"] = Field(description="which values are said to promise good final scores")
+    until: float = Field(0.1, gt=0, lt=1, description="share of the first stage's samples over which the signal is averaged")
+    within: str | None = Field(None, description="training key, such as `effective_batch_size`: ranks are taken within its values")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the recipes that go on, for the regret of stopping the others")
+    margin: float = Field(0.3, gt=0, lt=1, description="the least rank correlation that matters")
+    benchmarks: list[str] = Field(min_length=1)
+
+
+class RobustnessClaim(Strict):
+    """Other claims of the study hold across its models and data: pooled, and in none of the pairs the opposite."""
+
+    kind: Literal["robustness"]
+    finding: Finding | None = None
+    statement: str
+    claims: list[str] = Field(min_length=1, description="names of claims about arms, efficiency or signals")
+
+
+Claim = Annotated[ArmsClaim | EfficiencyClaim | SignalClaim | RobustnessClaim, Field(discriminator="kind")]
+
+
 class Study(Sourced):
-    """A question, its runs, and the tables and figures that answer it. All of its tables are made per model and data."""
+    """A question, its runs, and what answers it: tables and figures per model and data, and verdicts on claims."""
 
     holds = (Grid, Recipe, Training)
     question: str
@@ -736,3 +867,4 @@ class Study(Sourced):
     benchmarks: list[str] = Field(min_length=1)
     tables: dict[str, Table] = {}
     figures: dict[str, Figure] = {}
+    claims: dict[str, Claim] = Field({}, description="name -> a statement that is checked, with its verdict in claims.json")

@@ -92,6 +92,10 @@ class Layout:
         """A block of scored items, named by all that it depends on; runs and studies with equal weights share it."""
         return self.scratch / "scores" / f"{key}.json"
 
+    def task_index(self, version: str) -> Path:
+        """The names of all tasks that come with a version of lm-eval."""
+        return self.scratch / "lm-eval" / f"tasks-{version}.json"
+
     def study_folder(self, study: str) -> Path:
         """A study's `spec.yaml`, tables/, figures/ and summary.txt."""
         return self.results / "studies" / study

@@ -47,6 +47,7 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
         config.DynamicsFigure,
         config.ScoresFigure,
     ],
+    "claims of a study": [config.ArmsClaim, config.EfficiencyClaim, config.SignalClaim, config.RobustnessClaim],
     "paper/*.yaml": [config.PublishedTable, config.PublishedRow, config.Quoted],
     "where values come from": [config.Sources],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -152,6 +153,11 @@ class SuiteSpec(Strict):
     model_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
 
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the suite scores."""
+        return list(self.suite.benchmarks) if isinstance(self.suite, config.HarnessSuite) else [self.name]
+
 
 class PlannedStage(Strict):
     """A stage as a study's tables see it: where its records lie and which spec they must answer to."""
@@ -174,8 +180,8 @@ class PlannedBenchmark(config.Averages):
     chance: float
     unit: Literal["fraction", "rating"] = Field(description="fractions print as 0.57, ratings on the judge's 1-10 scale")
     judge: str | None = None
-    metric: str = Field(default="rating")
     clustered: bool = Field(default=False, description="items named alike up to the last dot, turns of a question, hang together")
+    metric: str = Field(default="rating")
 
 
 class Setting(Strict):
@@ -203,6 +209,7 @@ class StudySpec(Strict):
     settings: list[Setting] = Field([], description="every value of every run")
     published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
     quoted: dict[str, config.Quoted] = {}
+    claims: dict[str, config.Claim] = {}
 
 
 Spec = Annotated[
@@ -276,9 +283,28 @@ def benchmark_hash(suite: SuiteSpec, benchmark: str) -> str:
     return digest({"suite": whole, "semantics": {name: SEMANTICS[name] for name in programs(suite)}})
 
 
-def selection_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selection) -> str:
-    """Spec hash of a selection record: the rule, and the benchmark that it reads."""
-    parts = {"stage": stage_hash, "benchmark": benchmark_hash(suite, selection.benchmark), "selection": identity(selection)}
+def planned_benchmark(name: str, suite: config.Suite, benchmark: str) -> PlannedBenchmark:
+    """A benchmark of the suite `name` as tables and selections see it."""
+    if isinstance(suite, config.HarnessSuite):
+        harness = suite.benchmarks[benchmark]
+        shared = {key: getattr(harness, key) for key in config.Averages.model_fields} | {"chance": harness.chance}
+        return PlannedBenchmark.model_validate(shared | {"suite": name, "unit": "fraction"})
+    chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
+    judged = {"suite": name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True, "metric": "rating"}
+    return PlannedBenchmark.model_validate(judged)
+
+
+def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: config.Selection) -> str:
+    """Spec hash of a selection record: the rule, and the benchmarks that it reads; their chance level if it normalises by it."""
+    found = {benchmark: suite for suite in suites for benchmark in suite.benchmarks if benchmark in selection.benchmarks}
+    parts = {
+        "stage": stage_hash,
+        "benchmarks": {benchmark: benchmark_hash(suite, benchmark) for benchmark, suite in found.items()},
+        "chance": {
+            name: planned_benchmark(suite.name, suite.suite, name).chance for name, suite in found.items() if selection.weights
+        },
+        "selection": identity(selection),
+    }
     return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 

@@ -14,7 +14,8 @@ from sftstudy.records import TrainingRecord, read_record
 from sftstudy.train.checkpoints import USUAL
 from sftstudy.train.stage import train_stage
 
-PROGRAM = Path(__file__).parents[2] / "workflow" / "scripts" / "train_stage.py"
+ROOT = Path(__file__).parents[2]
+PROGRAM, SOURCE = ROOT / "workflow" / "scripts" / "train_stage.py", ROOT / "src"
 
 
 def submit(study: Any, stage: Any, *flags: str, minutes: int = 30) -> str:
@@ -24,7 +25,7 @@ def submit(study: Any, stage: Any, *flags: str, minutes: int = 30) -> str:
     command = shlex.join(map(str, program))
     settings = ["--parsable", "--partition=gpu", "--mem=2000", f"--time={minutes}", "--export=ALL", "--requeue"]
     log = f"--output={study.layout.scratch}/job.log"
-    return run("sbatch", *settings, "--open-mode=append", log, f"--wrap=OMP_NUM_THREADS=1 {command}").strip()
+    return run("sbatch", *settings, "--open-mode=append", log, f"--wrap=OMP_NUM_THREADS=1 PYTHONPATH={SOURCE} {command}").strip()
 
 
 def wait_for(job: str, *, patience_s: float = 400) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 from torch.nn import functional
 
 from processes import in_processes
@@ -164,6 +165,19 @@ def test_options_leave_the_losses_alone(world: World, settings: dict[str, Any], 
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     if tolerance > 1e-3:
         assert losses != plain
+
+
+def test_packed_rows_of_any_number_of_samples_are_compiled_once(world: World) -> None:
+    settings = training(compile=True, packing="on", max_tokens_per_microbatch=1000)
+    batches = [random_samples(LENGTHS[: 7 - seed], seed=seed) for seed in range(6)]
+    num_graphs = []
+    for number in (1, len(batches)):
+        torch._dynamo.reset()
+        counters.clear()
+        losses, _ = our_steps(world, settings, batches[:number])
+        num_graphs.append(counters["stats"]["unique_graphs"])
+    assert num_graphs[0] == num_graphs[1] > 0
+    assert losses == pytest.approx(our_steps(world, training(), batches)[0], rel=1e-4)
 
 
 def eight_bit_steps() -> tuple[list[float], list[float]]:

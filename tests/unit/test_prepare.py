@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sftstudy.config import LocalFile, Phase
+from sftstudy.data import prepare
 from sftstudy.data.prepare import prepare_phase
 from sftstudy.errors import StudyError
 from sftstudy.models import fetch_model
 from sftstudy.records import RoleTokens, write_record
 from sftstudy.rows import read_rows
+from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import ItemPlaces
 
 
@@ -153,8 +156,6 @@ def test_supervision_of_everything_but_the_first_token(new_study: Callable[..., 
 def test_rows_on_file_are_published_again_if_their_bytes_verify(
     new_study: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sftstudy.data import prepare
-
     study, record = prepared(new_study, ROWS[:2])
     path = study.layout.tokenised_rows(record.rows_key)
     made: list[str] = []
@@ -181,6 +182,42 @@ def test_rows_on_file_are_published_again_if_their_bytes_verify(
     assert (other.data_hash, len(made)) == (record.data_hash, 2)
     assert other.rows_key != record.rows_key
     assert sorted(study.layout.scratch.glob("tokenised/*")) == sorted(study.layout.scratch.glob("tokenised/*.arrow"))
+
+
+def test_the_key_sees_whatever_the_rows_depend_on(new_study: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    phase = new_study(ROWS).phase
+    (source,) = phase.definition.sources
+
+    def method(spec: Any = phase, *, template: str = "t", special: str = "<s>", tokenizer: str = "h", items: str = "i") -> str:
+        chats = SimpleNamespace(template=template, forgeries=SimpleNamespace(pattern=special))
+        tokeniser: Any = SimpleNamespace(chats=chats)
+        model: Any = SimpleNamespace(tokenizer_hash=tokenizer)
+        return prepare._method(spec, tokeniser, model, items_hash=items)
+
+    def mixed(**changes: Any) -> Any:
+        sources = [source.model_copy(update=changes)]
+        return phase.model_copy(update={"definition": phase.definition.model_copy(update={"sources": sources})})
+
+    halved = phase.definition.model_copy(update={"half": "shorter"})
+    found = [
+        method(),
+        method(template="u"),
+        method(special="</s>"),
+        method(tokenizer="k"),
+        method(items="j"),
+        method(phase.model_copy(update={"max_length": 63})),
+        method(phase.model_copy(update={"over_length": "truncate"})),
+        method(phase.model_copy(update={"supervise": "all"})),
+        method(mixed(weight=0.5)),
+        method(mixed(max_samples=1)),
+        method(phase.model_copy(update={"definition": halved})),
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_installed", lambda _: "999.0")
+        found.append(method())
+    monkeypatch.setitem(SEMANTICS, "prepare_phase", 999)
+    found.append(method())
+    assert len(set(found)) == len(found) == 13
 
 
 def test_rows_do_not_depend_on_the_number_of_processes(new_study: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:

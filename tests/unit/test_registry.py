@@ -111,6 +111,19 @@ MISTAKES = {
         },
         "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
     ),
+    "claim about a recipe that is not run": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\nclaims: {c: {kind: direction, statement: s, first: mine, second: miner, margins: {tiny-mmlu: 0.1}}}"
+        },
+        "studies/mine.yaml: claims.c: no recipe of this study 'miner'; did you mean 'mine'?",
+    ),
+    "selection by nothing": (
+        {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}, select: {{instruct: {{rule: best}}}}}}}}"},
+        "recipes.yaml: recipes.mine.select.instruct: give either benchmark or weights",
+    ),
     "kept recipe that is not there": (
         {"config": "studies: [tiny]\nkeep: [tiny-lab-stakked]"},
         "config.yaml: keep: no recipe 'tiny-lab-stakked'; did you mean 'tiny-lab-stacked'?",
@@ -278,3 +291,44 @@ def test_a_study_runs_on_what_is_named_instead(tmp_path: Path) -> None:
 def test_exponents_without_a_dot_are_numbers() -> None:
     registry, _ = load(CONFIG)
     assert isinstance(registry.recipes["tiny-lab-stacked"].training.learning_rate, float)
+
+
+SUITE = "{kind: harness, benchmarks: {%s: {tasks: [arc_easy], metric: acc, uses: [{hub: x/y, split: test}]}}}"
+
+
+def test_a_registry_may_be_several_files(tmp_path: Path) -> None:
+    base = overlay(tmp_path, benchmarks=f"one: {SUITE % 'b1'}")
+    (base / "benchmarks").mkdir()
+    (base / "benchmarks/more.yaml").write_text(f"two: {SUITE % 'b2'}")
+    assert {"one", "two", "mmlu", "leaderboard-v2"} <= load(CONFIG, overlay=base)[0].suites.keys()
+    (base / "benchmarks/more.yaml").write_text(f"one: {SUITE % 'b2'}")
+    with pytest.raises(StudyError, match=r"benchmarks/more.yaml: one: defined before"):
+        load(CONFIG, overlay=base)
+
+
+def test_one_mirror_serves_all_suites_that_name_none(tmp_path: Path) -> None:
+    own = (SUITE % "b2").replace("kind: harness", "kind: harness, mirror: own")
+    base = overlay(tmp_path, config="{studies: [tiny], mirror: raw/hub}", benchmarks=f"one: {SUITE % 'b1'}\ntwo: {own}")
+    suites = load(CONFIG, overlay=base)[0].suites
+    found = {name: Path(suites[name].mirror or "") for name in ("one", "two", "mmlu")}
+    assert found == {"one": tmp_path / "raw/hub", "two": tmp_path / "own", "mmlu": tmp_path / "raw/hub"}
+
+
+def test_shipped_suites_hold_the_published_numbers() -> None:
+    suites = load(CONFIG)[0].suites
+    benchmarks = {
+        name: benchmark for suite in suites.values() if suite.kind == "harness" for name, benchmark in suite.benchmarks.items()
+    }
+    shots = {"v1-arc-challenge": 25, "v1-hellaswag": 10, "v1-mmlu": 5, "v1-truthfulqa": 0, "v1-winogrande": 5, "v1-gsm8k": 5}
+    shots |= {"mmlu": 5, "mmlu-0-shot": 0, "mmlu-chat": 5, "leaderboard-bbh": 3, "leaderboard-mmlu-pro": 5, "leaderboard-math": 4}
+    assert {name: benchmarks[name].num_fewshot for name in shots} == shots
+    assert all(benchmark.num_items for name, benchmark in benchmarks.items() if not name.startswith("tiny"))
+    assert all(benchmark.chat_template for name, benchmark in benchmarks.items() if name.startswith("leaderboard"))
+    domains = benchmarks["mmlu"].groups
+    parts = [domains[name] for name in ("stem", "humanities", "social_sciences", "other")]
+    subjects = {task for part in parts for task in part}
+    assert [len(part) for part in parts] == [19, 13, 12, 13]
+    assert len(subjects) == 57
+    assert set(domains["facts"]) < subjects
+    merged = benchmarks["bbh"].families
+    assert 27 - sum(map(len, merged.values())) + len(merged) == 23

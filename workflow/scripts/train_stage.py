@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from sftstudy.devices import claim
 from sftstudy.program import layout_of, parser, read_spec, run
 from sftstudy.spec import StageSpec
 from sftstudy.train import slurm
@@ -36,6 +37,8 @@ def main() -> None:
             if arguments.nodes > 1:
                 sys.exit(launch_on_nodes(sys.argv, num_nodes=arguments.nodes))
             if arguments.processes > 1:
+                if arguments.device != "cpu":
+                    claim(arguments.processes)
                 sys.exit(launch(sys.argv, num_processes=arguments.processes))
             train(arguments)
 

@@ -14,8 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sftstudy.config import HarnessBenchmark, HarnessSuite
+from sftstudy.config import Backend, HarnessBenchmark, HarnessSuite
 from sftstudy.errors import StudyError
+from sftstudy.evaluate.crosscheck import choose_items, num_different, require_agreement
 from sftstudy.evaluate.fetch import read_suite
 from sftstudy.evaluate.samples import TakenBlock, read_samples
 from sftstudy.evaluate.scores import Taken, items_of, scores_of
@@ -54,11 +55,14 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
     tokenizer_hash = read_model(stage, layout).tokenizer_hash
     all_weights = find_weights(stage, checkpoints, layout)
     blocks: dict[str, list[Block]] = {}
+    checks: dict[str, dict[str, Path]] = {}
     for weights in all_weights:
         blocks[weights.ckpt] = plan_blocks(suite.suite, fetched, answers_of=[weights.weights_hash, tokenizer_hash], layout=layout)
-        if not all(block.path.is_file() for block in blocks[weights.ckpt]):
+        checks[weights.ckpt] = plan_checks(suite.suite, blocks[weights.ckpt], layout=layout)
+        if not all(path.is_file() for path in [*(block.path for block in blocks[weights.ckpt]), *checks[weights.ckpt].values()]):
             weights.check_there()  # of all checkpoints, before hours go into the first
     wanted = {block.benchmark for of_weights in blocks.values() for block in of_weights if not block.path.is_file()}
+    wanted |= {name for of_weights in checks.values() for name, path in of_weights.items() if not path.is_file()}
     entries = {name: fetched.benchmarks[name].tasks for name in suite.suite.benchmarks}
     bench = _Bench(suite.suite, {name: entries[name] for name in entries if name in wanted}, stage=stage, layout=layout)
     scores, items = [], {}
@@ -71,6 +75,8 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
             answered = TakenBlock.model_validate_json(block.path.read_bytes())
             taken.setdefault(block.benchmark, {}).setdefault(block.task, []).append(answered)
         for name, benchmark in suite.suite.benchmarks.items():
+            if benchmark.cross_check:
+                bench.cross_check(weights, name, taken[name], file=checks[weights.ckpt][name])
             scores += scores_of(name, benchmark, taken[name], entries=entries[name], weights=weights)
         items[weights.ckpt] = [
             item for name, benchmark in suite.suite.benchmarks.items() for item in items_of(name, benchmark, taken[name])
@@ -100,6 +106,17 @@ def plan_blocks(suite: HarnessSuite, fetched: SuiteRecord, *, answers_of: list[s
     return found
 
 
+def plan_checks(suite: HarnessSuite, blocks: list[Block], *, layout: Layout) -> dict[str, Path]:
+    """Benchmark -> where it is filed how often its back end and `hf` differ on these answers, for those with a cross-check."""
+    found = {}
+    for name, benchmark in suite.benchmarks.items():
+        if check := benchmark.cross_check:
+            answers = [block.path.name for block in blocks if block.benchmark == name]
+            key = digest(["cross_check", check.num_items, benchmark.metric, benchmark.filter, answers])
+            found[name] = layout.score_shard(key)
+    return found
+
+
 def settings(suite: HarnessSuite, name: str) -> dict[str, Any]:
     """What of a benchmark's definition an answer to an item depends on: everything but what is made of answers later."""
     benchmark = {key: value for key, value in identity(suite.benchmarks[name]).items() if key not in HarnessBenchmark.derived}
@@ -123,36 +140,65 @@ class _Bench:
         self._suite, self._entries, self._stage, self._layout = suite, entries, stage, layout
         self._exams: dict[str, dict[str, Exam]] = {}
         self._tokenizer: Any = None
-        self._weights: Weights | None = None
+        self._checked: Weights | None = None
+        self._loaded: tuple[Weights, Backend] | None = None
         self._lm: Any = None
 
     def take(self, weights: Weights, block: Block) -> TakenBlock:
-        """One checkpoint's answers to one block."""
-        if weights != self._weights:
-            self._load(weights)
-        self._lm.forget_prompts()
-        taken = take_exam(
-            self._lm, self._suite.benchmarks[block.benchmark], block.task, self._exams[block.benchmark][block.task], block.items
-        )
+        """One checkpoint's answers to one block, by the benchmark's back end."""
+        benchmark = self._suite.benchmarks[block.benchmark]
+        self._load(weights, benchmark.backend)
+        taken = take_exam(self._lm, benchmark, block.task, self._exams[block.benchmark][block.task], block.items)
         if taken.num_truncated:
             where = f"{weights.ckpt}, {block.benchmark}, {block.task}"
             print(f"{where}: {taken.num_truncated} prompts were longer than the context and lost their beginning", file=sys.stderr)
         return taken
 
-    def _load(self, weights: Weights) -> None:
-        weights.check()
+    def cross_check(self, weights: Weights, name: str, taken: Taken, *, file: Path) -> None:
+        """Compare a benchmark's answers with those of `hf` on a sample, or read from `file` what was found before.
+
+        Raises StudyError if they differ on more items than allowed.
+        """
+        benchmark = self._suite.benchmarks[name]
+        check = benchmark.cross_check
+        assert check, "called for a benchmark with a cross-check"
+        chosen = choose_items(taken, check)
+        if not file.is_file():
+            self._load(weights, "hf")
+            by_hf = {task: [self._take_only(benchmark, task, self._exams[name][task], chosen[task])] for task in chosen}
+            write_text(file, str(num_different(benchmark, taken, by_hf, chosen)))
+        found, of = int(file.read_text()), sum(map(len, chosen.values()))
+        print(f"{weights.ckpt}, {name}: {benchmark.backend} and hf differ on {found} of {of} items", file=sys.stderr)
+        require_agreement(name, benchmark, check, num_different=found, num_items=of)
+
+    def _take_only(self, benchmark: HarnessBenchmark, task: str, exam: Exam, numbers: list[int]) -> TakenBlock:
+        """Answers to some items of a task, asked as if to all: where shots are drawn, they hang on the items before."""
+        from sftstudy.evaluate.lm import AnsweringOnly
+
+        scored = exam.entry.chosen
+        places = {(task, scored.index(number) if scored else number) for number in numbers}
+        return take_exam(AnsweringOnly(self._lm, places), benchmark, task, exam, scored)
+
+    def _load(self, weights: Weights, backend: Backend) -> None:
         if not self._exams:
             self._exams = load_suite(self._suite, self._layout, benchmarks=list(self._entries), offline=True)
             self._require_same()
             self._tokenizer = load_tokenizer(self._stage, self._layout)
             if any(self._suite.benchmarks[name].chat_template for name in self._entries):
                 require_chat_template(self._tokenizer, model=self._stage.model)
-        from sftstudy.evaluate.lm import CheckedLM
+        if weights != self._checked:
+            weights.check()
+            self._checked = weights
+        from sftstudy.evaluate.lm import free_memory, load_lm
 
-        self._lm = None  # the last checkpoint makes room for the next
-        suite = self._suite
-        self._lm = CheckedLM(weights, tokenizer=self._tokenizer, precision=suite.precision, batch_size=suite.batch_size)
-        self._weights = weights
+        if self._loaded != (weights, backend):
+            self._lm = self._loaded = None  # the last one makes room for the next
+            free_memory()
+            suite = self._suite
+            sizes: dict[str, Any] = {"precision": suite.precision, "batch_size": suite.batch_size}
+            self._lm = load_lm(backend, weights, tokenizer=self._tokenizer, **sizes)
+            self._loaded = (weights, backend)
+        self._lm.forget_prompts()
 
     def _require_same(self) -> None:
         """Raise StudyError if a task has other items, shots or another definition than when the suite was fetched."""
@@ -169,9 +215,14 @@ class _Bench:
 
 
 def take_exam(lm: Any, benchmark: HarnessBenchmark, task: str, exam: Exam, items: list[int] | None) -> TakenBlock:
-    """Put some items of one task to one model through lm-eval."""
+    """Put some items of one task to one model through lm-eval, in this one process: checkpoints and suites are spread over jobs.
+
+    Raises StudyError if the model is spread over several processes, whose exchanges are known to hang.
+    """
     from lm_eval.evaluator import evaluate
 
+    if lm.world_size != 1:
+        raise StudyError(f"scoring started as {lm.world_size} processes; start it as one, and spread checkpoints over jobs instead")
     seed_like_lm_eval()
     exam.task.set_fewshot_seed(seed=_default_seed())
     result = evaluate(

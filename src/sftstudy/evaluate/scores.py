@@ -136,5 +136,5 @@ def _better_high(taken: Taken, metric: str) -> bool:
 
 
 def _protocol(benchmark: HarnessBenchmark, blocks: Sequence[TakenBlock]) -> str:
-    """Hash of all that a task's requests and its grading consist of."""
-    return digest([benchmark.filter, benchmark.chat_template, [block.requests_hash for block in blocks]])
+    """Hash of all that a task's requests and its grading consist of, and of what computes the answers."""
+    return digest([benchmark.filter, benchmark.chat_template, benchmark.backend, [block.requests_hash for block in blocks]])

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from sftstudy.config import HarnessBenchmark, HarnessSuite, HubSplit
 from sftstudy.errors import StudyError
+from sftstudy.evaluate.task_index import make_task_manager
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import locate
 from sftstudy.paths import Layout
 from sftstudy.records import BenchmarkEntry, TaskEntry
 from sftstudy.spec import digest
 
-GATED = {"Idavidrein/gpqa": "https://huggingface.co/datasets/Idavidrein/gpqa"}
-"""Data sets that the hub hands out on request only -> where to ask."""
+GATED = frozenset({"Idavidrein/gpqa"})
+"""Data sets that the hub hands out on request only; without the hub nothing else says so."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def load_suite(suite: HarnessSuite, layout: Layout, *, benchmarks: Sequence[str]
 
     # lm-eval compiles a task's template anew for every item, which takes longer than a tiny model's answers
     utils.env.from_string = cache(utils.env.from_string)
-    manager, own_files = _task_manager(suite), _hash_own_files(suite)
+    include_path = Path(suite.include_path) if suite.include_path else None
+    manager = make_task_manager(include_path=include_path, stock_tasks=suite.stock_tasks, layout=layout)
+    own_files = _hash_own_files(suite)
     lists = {
         name: _read_list(Path(benchmark.items), f"benchmarks.yaml: {name}.items", faults)
         for name, benchmark in suite.benchmarks.items()
@@ -92,13 +97,6 @@ def seed_like_lm_eval() -> None:
     random.seed(DEFAULT_RANDOM_SEED)
     numpy.random.seed(DEFAULT_OTHER_SEED)
     torch.manual_seed(DEFAULT_OTHER_SEED)
-
-
-def _task_manager(suite: HarnessSuite) -> Any:
-    from lm_eval.tasks import TaskManager
-
-    own = str(Path(suite.include_path).absolute()) if suite.include_path else None
-    return TaskManager(include_defaults=suite.stock_tasks, include_path=own)
 
 
 def _load_benchmark(
@@ -233,8 +231,24 @@ def _entry(task: Any, hashes: list[str], chosen: list[int] | None, *, own_files:
         chosen_hash=digest(hashes if chosen is None else [hashes[number] for number in chosen]),
         num_fewshot=shots,
         fixed_shots=shots == 0 or isinstance(getattr(task, "sampler", None), FirstNSampler),
-        task_hash=digest([json.dumps(task.dump_config(), sort_keys=True, default=str), pool, own_files]),
+        task_hash=digest([_definition(asdict(task.config)), pool, own_files]),
     )
+
+
+def _definition(value: Any) -> Any:
+    """A task's configuration as plain values, the same in every process: functions by their source, objects without addresses."""
+    if isinstance(value, dict):
+        return {str(key): _definition(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_definition(entry) for entry in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        return [_definition(value.func), _definition(value.args), _definition(value.keywords)]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) -> str:
@@ -244,7 +258,8 @@ def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) 
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hubs = [place.hub for place in benchmark.uses if isinstance(place, HubSplit)]
     lacks = [hub for hub in dict.fromkeys(hubs) if suite.mirror and not (Path(suite.mirror) / hub).is_dir()]
-    asks = [f"ask for access at {GATED[hub]}, then set HF_TOKEN" for hub in dict.fromkeys(hubs) if hub in GATED]
+    gated = [hub for hub in dict.fromkeys(hubs) if hub in GATED or "gated dataset" in str(error)]
+    asks = [f"ask for access at https://huggingface.co/datasets/{hub}, then set HF_TOKEN" for hub in gated]
     if lacks:
         first = f"the mirror {suite.mirror} has no folder {lacks[0]}"
         asks.append(f"`hf download --repo-type dataset {lacks[0]} --local-dir {Path(suite.mirror or '') / lacks[0]}`")
