@@ -44,10 +44,18 @@ class Sources(Strict):
     paper: list[str] = Field([], description="keys whose values the paper states")
     cited: list[str] = Field([], description="keys whose values a paper states that the paper builds on")
     code: list[str] = Field([], description="keys whose values the code of the paper's authors has")
+    assumed: list[str] = Field(
+        [], description="of a study: keys of its recipes whose values the paper states for other runs, and not for these"
+    )
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys that are named."""
+        return [*self.paper, *self.cited, *self.code, *self.assumed]
 
     @model_validator(mode="after")
     def _each_key_once(self) -> Sources:
-        keys = [*self.paper, *self.cited, *self.code]
+        keys = self.keys
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"{twice[0]} stands there twice; name one source for it")
         return self
@@ -71,8 +79,7 @@ class Sourced(Strict):
     @model_validator(mode="after")
     def _sources_name_keys(self) -> Sourced:
         known = {field.alias or name for kind in (type(self), *self.holds) for name, field in kind.model_fields.items()}
-        named = [*self.sources.paper, *self.sources.cited, *self.sources.code] if self.sources else []
-        if unknown := sorted(set(named) - known):
+        if unknown := sorted(set(self.sources.keys if self.sources else []) - known):
             raise ValueError(f"sources: {unknown[0]} is no key of this definition; correct it, or remove it")
         return self
 
@@ -672,6 +679,7 @@ class PublishedRow(Strict):
     base: float | None = Field(None, description="the untouched model's score; absent if it is not printed")
     scores: dict[str, float]
     samples: dict[str, int]
+    also: list[str] = Field([], description="further benchmarks of ours that the paper may mean")
 
 
 class PublishedTable(Strict):
@@ -853,7 +861,7 @@ Claim = Annotated[ArmsClaim | EfficiencyClaim | SignalClaim | RobustnessClaim, F
 class Study(Sourced):
     """A question, its runs, and what answers it: tables and figures per model and data, and verdicts on claims."""
 
-    holds = (Grid,)
+    holds = (Grid, Recipe, Training)
     question: str
     runs: list[Grid] = Field(min_length=1)
     benchmarks: list[str] = Field(min_length=1)

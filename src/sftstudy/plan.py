@@ -426,17 +426,13 @@ class Plan:
     @cache
     def suite_spec(self, suite: str) -> spec.SuiteSpec:
         """Spec of a suite of benchmarks."""
-        definition = self.registry.suites[suite]
+        definition, where = self.registry.suites[suite], self.registry.where("benchmarks", suite)
         return spec.SuiteSpec(
             name=suite,
             suite=definition,
-            world_hashes=self._world_hashes(list(files_of(definition).values()), where=self.registry.where("benchmarks", suite)),
+            world_hashes=self._world_hashes(list(files_of(definition).values()), where=where),
             model_hashes={
-                model: spec.spec_hash(
-                    self.model_spec(
-                        known(model, self.registry.models, what="model", where=self.registry.where("benchmarks", suite) + ".judges")
-                    )
-                )
+                model: spec.spec_hash(self.model_spec(known(model, self.registry.models, what="model", where=f"{where}.judges")))
                 for model in judge_models(definition)
             },
             definitions={f"{path.parent.name}/{path.name}": sha256_of(path) for path in definition_files(definition, self.folder)},
@@ -507,11 +503,6 @@ class Plan:
             except StudyError as error:
                 lines.append(str(error))
         return lines
-
-    def check_inputs(self) -> None:
-        """Raise StudyError for the first of `missing_inputs`."""
-        for line in self.missing_inputs:
-            raise StudyError(line)
 
     def _check_inputs(self, folder: Path, value: spec.Spec) -> None:
         match value:

@@ -22,7 +22,7 @@ SEMANTICS: dict[str, int] = {
     "select_checkpoint": 2,
     "retain_weights": 1,
     "collect_scores": 2,
-    "render_table": 3,
+    "render_table": 4,
     "render_figure": 2,
     "summarize_study": 2,
     "check_claims": 1,

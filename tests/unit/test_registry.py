@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sftstudy.config import HubModel
 from sftstudy.errors import StudyError
 from sftstudy.plan import Plan
 from sftstudy.registry import load
+from sftstudy.spec import spec_hash
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -159,6 +161,52 @@ MISTAKES = {
         | study(),
         "recipes.yaml: mine: no phase of data 'tiny' after 'instruct' 'instruct'; known: knowledge, skills",
     ),
+    "source of a key that is not there": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}, sources: {{paper: [learning_rte]}}}}}}"},
+        "recipes.yaml: recipes.mine: sources: learning_rte is no key of this definition; correct it, or remove it",
+    ),
+    "two sources of a key": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}, sources: {{paper: [epochs], code: [epochs]}}}}}}"},
+        "recipes.yaml: recipes.mine.sources: epochs stands there twice; name one source for it",
+    ),
+    "saves within a step": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('num_checkpoints: 1', 'save_every: 7')}}}}}"}
+        | study(),
+        "recipes.yaml: mine: with data 'tiny', stage 01-stacked: save_every 7 is less than a batch of 8; save less often",
+    ),
+    "pin of a model that has a revision": (
+        {"config": "studies: [tiny]\npins: {x/y: abc}", "models": "mine: {source: hub, id: x/y, revision: def}"},
+        "config.yaml: pins: no model without a revision and with the id 'x/y'; known: ibm-granite/granite-3b-code-base-2k, ",
+    ),
+    "unknown model instead": (
+        {"config": "studies: [tiny]\ninstead: {model: {tiny-llama: tny-llama}}"},
+        "config.yaml: instead.model: no model 'tny-llama'; did you mean 'tiny-llama'?",
+    ),
+    "sweeps that disagree on a cell": (
+        {
+            "recipes": (
+                "sweeps: {a: {base: tiny-lab-stacked, vary: {clip_norm: [2.0]}, name: x}, "
+                "b: {base: tiny-lab-stacked, vary: {clip_norm: [3.0]}, name: x}}"
+            )
+        },
+        "recipes.yaml: x: defined before; choose another name, results are filed by it",
+    ),
+    "table of the paper with other arms": (
+        study(recipe="tiny-lab-stacked, tiny-lab-phased")
+        | {
+            "studies_mine": study(recipe="tiny-lab-stacked, tiny-lab-phased")["studies_mine"]
+            + "\ntables: {t: {kind: arms, caption: c, arms: {A: tiny-lab-stacked, B: tiny-lab-phased}, paper: table-11}}"
+        },
+        "studies/mine.yaml: tables.t.paper: the arms of 'table-11' are Stacked, Phased; call yours the same",
+    ),
+    "published table that is not there": (
+        study(recipe="tiny-lab-stacked")
+        | {
+            "studies_mine": study(recipe="tiny-lab-stacked")["studies_mine"]
+            + "\ntables: {t: {kind: published, caption: c, tables: [table-14]}}"
+        },
+        "studies/mine.yaml: tables.t.tables: no entry of paper/tables.yaml 'table-14'; did you mean 'table-13'?",
+    ),
     "no selection": (
         {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}"} | study(),
         "recipes.yaml: mine: select.instruct: missing; say how this phase's checkpoint is chosen",
@@ -195,6 +243,49 @@ def test_sweep_cell_that_equals_its_base_keeps_its_name() -> None:
     assert "tiny-lab-stacked" in cells
     assert len(cells) == len(set(cells)) > 1
     assert all(cell in registry.recipes for cell in cells)
+
+
+def test_sweeps_share_equal_cells(tmp_path: Path) -> None:
+    rates = "{base: tiny-lab-stacked, vary: {learning_rate: [%s]}, name: '{base}-{learning_rate:g}'}"
+    registry, _ = load(CONFIG, overlay=overlay(tmp_path, recipes=f"sweeps: {{a: {rates % '1, 2'}, b: {rates % '2, 3'}}}"))
+    assert registry.sweeps["a"] == ["tiny-lab-stacked-1", "tiny-lab-stacked-2"]
+    assert registry.sweeps["b"] == ["tiny-lab-stacked-2", "tiny-lab-stacked-3"]
+
+
+def test_a_registry_may_be_spread_over_files_and_a_message_names_the_right_one(tmp_path: Path) -> None:
+    files = {"models/hub": "mine: {source: hub, id: x/y}", "models": "yours: {source: folder, path: w}"} | study(
+        model="mine", recipe="tiny-lab-stacked"
+    )
+    plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert {"mine", "yours", "tiny-llama"} <= plan.registry.models.keys()
+    assert plan.missing_inputs == [
+        "models/hub.yaml: mine.revision: not stated; choose a commit on the hub, and put `pins: {x/y: COMMIT}` into config.yaml of "
+        "your overlay"
+    ]
+    with pytest.raises(StudyError, match=r"models/hub.yaml: yours: defined before"):
+        load(CONFIG, overlay=overlay(tmp_path, **{"models/hub": "yours: {source: folder, path: w}"}))
+
+
+def test_a_pin_is_the_revision(tmp_path: Path) -> None:
+    files = {"models": "mine: {source: hub, id: x/y}"} | study(model="mine", recipe="tiny-lab-stacked")
+    pinned = files | {"config": "studies: [mine]\npins: {x/y: abc}"}
+    plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **pinned))
+    model = plan.registry.models["mine"]
+    assert isinstance(model, HubModel)
+    assert model.revision == "abc"
+    assert plan.missing_inputs == []
+    unpinned = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert spec_hash(plan.model_spec("mine")) != spec_hash(unpinned.model_spec("mine"))
+
+
+def test_a_study_runs_on_what_is_named_instead(tmp_path: Path) -> None:
+    files = {
+        "config": "studies: [tiny]\ninstead: {model: {tiny-llama: mine}}",
+        "models": "mine: {source: folder, path: weights}",
+    }
+    plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert {run.model for run in plan.runs["tiny"]} == {"mine"}
+    assert {stage.model for stage in plan.study_spec("tiny").stages} == {"mine"}
 
 
 def test_exponents_without_a_dot_are_numbers() -> None:

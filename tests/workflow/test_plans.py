@@ -2,6 +2,7 @@
 
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -47,10 +48,37 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "plans.yaml"
 def test_every_shipped_study_plans_as_before(checkout: Path, pytestconfig: pytest.Config) -> None:
     studies = sorted(path.stem for path in (checkout / "config" / "studies").glob("*.yaml"))
     assert studies
-    found = {study: job_counts(snakemake(checkout, "-n", "--config", f"studies={study}").stdout) for study in studies}
+    with ThreadPoolExecutor(2) as pool:
+        plans = pool.map(
+            lambda study: snakemake(checkout, "-n", "--quiet", "rules", "--config", f"studies={study}").stdout, studies
+        )
+        found = {study: job_counts(output) for study, output in zip(studies, plans, strict=True)}
     if pytestconfig.getoption("--fix"):
         GOLDEN.write_text(yaml.safe_dump(found))
     assert found == yaml.safe_load(GOLDEN.read_text())
+
+
+def test_an_unpinned_model_plans_and_does_not_run(checkout: Path) -> None:
+    study = ("--config", "studies=paper-e17-llama-recipe")
+    wanted = (
+        "models/paper.yaml: llama-3b.revision: not stated; choose a commit on the hub, and put `pins: {meta-llama/Llama-3.2-3B: "
+    )
+    planned = snakemake(checkout, "-n", *study)
+    assert planned.returncode == 0
+    assert f"to be supplied before it runs: {wanted}" in planned.stdout
+    run = snakemake(checkout, "-c1", *study)
+    assert run.returncode == 1
+    assert f"error: {wanted}" in run.stdout
+    assert not (checkout / "results").exists()
+
+
+def test_the_papers_table_is_made_from_nothing(checkout: Path) -> None:
+    target = "results/studies/paper-e17-llama-recipe/tables/published.md"
+    arguments = ("-c1", "-F", "--nolock", "-s", "workflow/tables.smk", target, "--config", "studies=paper-e17-llama-recipe")
+    made = snakemake(checkout, *arguments)
+    assert made.returncode == 0, made.stdout
+    row = next(line for line in (checkout / target).read_text().splitlines() if line.startswith("| MTBench"))
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "**5.00**", "4.97", "9,232,227", "*2,473,477*"]
 
 
 def test_dry_run_loads_no_torch(checkout: Path) -> None:
