@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -67,6 +68,16 @@ def test_over_rungs_a_stage_ends_bit_for_bit_as_without_them(study: Any) -> None
     assert numbers(study.results(stage)) == expected
     assert numbers(study.results(stage) / "rungs" / "0.4") == expected[:5]
     assert trained_steps(study, stage) == list(range(1, 13))
+
+
+def test_a_rung_is_read_off_results_whose_scratch_is_gone(study: Any) -> None:
+    stage = study.stage()
+    train(study, stage)
+    cut = train(study, stage, rung=0.25)
+    shutil.rmtree(study.scratch(stage))
+    shutil.rmtree(study.results(stage) / "rungs")
+    assert train(study, stage, rung=0.25) == cut
+    assert not (study.scratch(stage) / "attempts").exists()
 
 
 def test_a_rung_that_was_reached_is_only_published(study: Any) -> None:

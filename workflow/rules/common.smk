@@ -188,8 +188,14 @@ def folder_before(wildcards):
 
 
 def rung_before(wildcards):
-    """Training record of the rung before: a stage is at one place at a time."""
-    return [str(folder / "training.json") for folder in folder_before(wildcards)]
+    """Training record of the rung before: a stage is at one place at a time.
+
+    A stage that goes on in any case does not wait at its rungs: what it showed there is read off when it is finished.
+    """
+    folder = PLAN.records_of(stage_of(wildcards))
+    if PLAN.screens.may_stop(folder):
+        return [str(before / "training.json") for before in folder_before(wildcards)]
+    return [] if rung_number(wildcards) is None else [str(folder / "training.json")]
 
 
 def verdict_before(wildcards):

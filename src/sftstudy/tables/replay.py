@@ -41,15 +41,17 @@ Contender = Callable[[Sequence[History], float, Sequence[float], int], Outcome]
 
 _LOW_LOSS = TopRule(kind="top", signal="loss", best="lowest", keep=0.5)
 CONTENDERS: dict[str, Contender] = {
-    "low norm, high loss (paper)": lambda found, keep, rungs, _: replay(found, PaperRule(kind="paper", keep=keep), rungs=rungs),
+    "low norm (paper)": lambda found, keep, rungs, _: replay(found, PaperRule(kind="paper", keep=keep), rungs=rungs),
     "low loss": lambda found, keep, rungs, _: replay(found, _LOW_LOSS.model_copy(update={"keep": keep}), rungs=rungs),
-    "low loss, asynchronous (ASHA)": lambda found, keep, rungs, _: replay_asha(found, keep=keep, rungs=rungs, rule=_LOW_LOSS),
+    "low loss (ASHA)": lambda found, keep, rungs, _: replay_asha(found, keep=keep, rungs=rungs, rule=_LOW_LOSS),
     "random": lambda found, keep, rungs, draw: replay(found, RandomRule(kind="random", keep=keep, seed=draw), rungs=rungs),
-    "median loss": lambda found, _, rungs, __: replay(found, MedianRule(kind="median", signal="loss", best="lowest"), rungs=rungs),
+    "low loss (median)": lambda found, _, rungs, __: replay(
+        found, MedianRule(kind="median", signal="loss", best="lowest"), rungs=rungs
+    ),
 }
 """What is compared, always in these colours. At several rungs, a share of low losses is successive halving by loss."""
 
-ONE_POINT = {"median loss"}
+ONE_POINT = {"low loss (median)"}
 """Contenders that keep what they keep."""
 
 
@@ -184,7 +186,7 @@ def draw_replay(lines: Sequence[Line], results: Results, looks: Replay) -> Figur
     return figure
 
 
-_BANDS = {"low norm, high loss (paper)"}
+_BANDS = {"low norm (paper)"}
 """Whose percentiles are drawn; those of all would hide the curves, and stand in the CSV."""
 
 

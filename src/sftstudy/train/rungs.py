@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sftstudy.paths import Layout
-from sftstudy.records import TrainingRecord, read_record, stopped_status, write_record, write_text
+from sftstudy.records import FINISHED, TrainingRecord, read_record, stopped_status, write_record, write_text
 from sftstudy.screen import rung_name, rung_step
 from sftstudy.spec import StageSpec, digest, spec_hash
 
@@ -28,13 +28,21 @@ def read_finished(scratch: Path) -> tuple[TrainingRecord, bytes]:
     return read_record(scratch / "finished.json", TrainingRecord), (scratch / "metrics.jsonl").read_bytes()
 
 
-def has_reached(spec: StageSpec, rung: float, scratch: Path) -> bool:
-    """Whether what a stage showed up to a rung is kept; of a stage that is finished it is cut out of its records first."""
+def has_reached(spec: StageSpec, rung: float, *, scratch: Path, results: Path, identity: dict[str, str]) -> bool:
+    """Whether what a stage showed up to a rung is kept; of a stage that is finished it is cut out of its records first.
+
+    The records under `results` will do if scratch has none: nothing is trained for a rung that can be read off.
+    """
     if (scratch / "rungs" / rung_name(rung) / "training.json").is_file():
         return True
-    if not ((scratch / "finished.json").is_file() and (scratch / "metrics.jsonl").is_file()):
+    if (scratch / "finished.json").is_file() and (scratch / "metrics.jsonl").is_file():
+        finished, metrics = read_finished(scratch)
+    elif (results / "training.json").is_file() and (results / "metrics.jsonl").is_file():
+        finished, metrics = read_record(results / "training.json", TrainingRecord), (results / "metrics.jsonl").read_bytes()
+        if (finished.status, finished.spec_hash, finished.content_hash) != (FINISHED, *identity.values()):
+            return False
+    else:
         return False
-    finished, metrics = read_finished(scratch)
     num_steps = rung_step(rung, num_steps=spec.num_steps)
     lines = metrics.decode().splitlines(keepends=True)[:num_steps]
     untrained = (spec.num_steps - num_steps) * (spec.training.effective_batch_size if spec.training else 0)

@@ -66,7 +66,10 @@ def train_stage(
         finished = False
         if is_first:
             claim(scratch, identity)
-            finished = has_reached(spec, rung, scratch) if rung else is_finished(spec, scratch, identity)
+            if rung:
+                finished = has_reached(spec, rung, scratch=scratch, results=results, identity=identity)
+            else:
+                finished = is_finished(spec, scratch, identity)
         if not (finished and is_alone):
             from sftstudy.train.engine import run_stage
             from sftstudy.train.parallel import joined
