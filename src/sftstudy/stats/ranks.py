@@ -52,7 +52,7 @@ class StopRegret:
 def rank_correlation(
     first: Sequence[float], second: Sequence[float], *, groups: Sequence[Hashable] | None = None, level: float = 0.95, seed: int = 0
 ) -> Correlation | None:
-    """Spearman's rank correlation, within groups if they are given. None without pairs, or if a variable does not vary within any group.
+    """Spearman's rank correlation, within groups if they are given. None without pairs, or if a variable varies within no group.
 
     Within groups, ranks are taken and centred in each one and correlated over all (a partial correlation given the group).
     Interval: Fisher's z with the standard error of Bonett & Wright 2000 (Psychometrika 65:23), sqrt((1 + rho^2 / 2) / (n - 3 -
