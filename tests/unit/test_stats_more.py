@@ -69,6 +69,11 @@ def test_rank_correlation_is_spearmans_with_an_exact_p() -> None:
     assert (found.low, found.high) == pytest.approx((math.tanh(found.z - half), math.tanh(found.z + half)))
 
 
+def test_nothing_has_no_rank_correlation() -> None:
+    assert rank_correlation([], []) is None
+    assert rank_correlation([], [], groups=[]) is None
+
+
 def test_within_groups_a_difference_between_them_does_not_count() -> None:
     """Large batches have small norms and low scores; within a batch size, small norms go with high scores."""
     norm, score = [1, 2, 3, 11, 12, 13], [0.3, 0.2, 0.1, 0.9, 0.8, 0.7]

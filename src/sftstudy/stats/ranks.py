@@ -52,13 +52,15 @@ class StopRegret:
 def rank_correlation(
     first: Sequence[float], second: Sequence[float], *, groups: Sequence[Hashable] | None = None, level: float = 0.95, seed: int = 0
 ) -> Correlation | None:
-    """Spearman's rank correlation, within groups if they are given. None if a variable does not vary, within any group.
+    """Spearman's rank correlation, within groups if they are given. None without pairs, or if a variable varies within no group.
 
     Within groups, ranks are taken and centred in each one and correlated over all (a partial correlation given the group).
     Interval: Fisher's z with the standard error of Bonett & Wright 2000 (Psychometrika 65:23), sqrt((1 + rho^2 / 2) / (n - 3 -
     k)), k one less than the number of groups. The p-value permutes within groups, over all orders if they are few. `seed` draws
     them otherwise.
     """
+    if len(first) == 0:
+        return None
     names = list(groups) if groups is not None else [0] * len(first)
     members = [np.array([i for i, name in enumerate(names) if name == group]) for group in dict.fromkeys(names)]
     ranks = [np.concatenate([_centred(np.asarray(values, dtype=float)[m]) for m in members]) for values in (first, second)]
