@@ -11,7 +11,7 @@ from cluster import Cluster
 from queue_runs import OVERLAY, RUN, STAGES, finish, start
 from sftstudy.records import TrainingRecord, read_metrics, read_record
 
-TWO_NODES = {"nodes": 2, "processes": 2, "gpu": 4, "device": "cpu", "runtime": 10, "mem_mb": 4000}
+TWO_NODES = {"nodes": 2, "processes": 2, "gres": "gpu:2", "device": "cpu", "runtime": 10, "mem_mb": 4000}
 
 
 def test_a_phased_run_on_two_nodes_agrees_with_one_machine(cluster: Cluster, checkout: Path, tmp_path: Path) -> None:

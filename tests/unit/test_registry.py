@@ -330,5 +330,6 @@ def test_shipped_suites_hold_the_published_numbers() -> None:
     assert [len(part) for part in parts] == [19, 13, 12, 13]
     assert len(subjects) == 57
     assert set(domains["facts"]) < subjects
+    assert benchmarks["mmlu-facts"].tasks == domains["facts"]
     merged = benchmarks["bbh"].families
     assert 27 - sum(map(len, merged.values())) + len(merged) == 23
