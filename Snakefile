@@ -26,6 +26,7 @@ include: "workflow/rules/tables.smk"
 localrules:
     all,
     plan,
+    fetch,
     data,
     passports,
     training,
@@ -43,11 +44,20 @@ rule all:
 
 
 rule plan:
+    log:
+        "<logs>/plan.log",
+    conda:
+        "envs/tables.yaml"
     params:
         script=SCRIPTS / "plan_study.py",
         flags=config_flags(),
     shell:
-        "python {params.script:q} {params.flags}"
+        "python {params.script:q} {params.flags} 2>&1 | tee {log:q}"
+
+
+rule fetch:
+    input:
+        FETCHED,
 
 
 rule data:

@@ -48,9 +48,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="folder of a model; SmolLM2-135M if absent")
     parser.add_argument("--subjects", nargs="+", default=SUBJECTS, help="such as anatomy")
     parser.add_argument("--precision", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument(
-        "--stock-batch-size", type=int, default=4, help="prompts per batch; 4 is the fastest of 1, 4 and 16 on a CPU"
-    )
+    parser.add_argument("--stock-batch-size", type=int, default=4, help="prompts per batch of the stock side")
     parser.add_argument("--batch-size", type=int, default=32, help="of hf-prefix, as in benchmarks.yaml")
     arguments = parser.parse_args()
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)

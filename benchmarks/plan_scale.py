@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SCORES_PER_RUN = 50
-HARNESS = ("mmlu", "leaderboard", "arc", "gsm8k")
+HARNESS = ("scale-mmlu", "scale-leaderboard", "scale-arc", "scale-gsm8k")
 
 OVERLAY = {
     "config.yaml": "studies: [scale]",
@@ -36,8 +36,8 @@ OVERLAY = {
     "benchmarks.yaml": (
         "scale-harness:\n  kind: harness\n  checkpoints_per_job: PER_JOB\n  benchmarks:\n"
         + "".join(f"    {name}: {{tasks: [{name}], metric: acc, uses: [{{hub: a/{name}, split: test}}]}}\n" for name in HARNESS)
-        + "mt-bench:\n  kind: mt-bench\n  questions: {hub: a/mt-bench, split: question.jsonl}\n"
-        "  prompts: {hub: a/mt-bench, split: judge_prompts.jsonl}\n  judge: {model: j, base_url: http://localhost}\n"
+        + "scale-mt-bench:\n  kind: mt-bench\n  questions: {hub: a/mt-bench, split: question.jsonl}\n"
+        "  prompts: {hub: a/mt-bench, split: judge_prompts.jsonl}\n  judges: [{model: j, base_url: http://localhost}]\n"
         "  checkpoints_per_job: PER_JOB"
     ),
     "recipes.yaml": (
@@ -45,12 +45,12 @@ OVERLAY = {
         "    training: &t {effective_batch_size: 128, learning_rate: 1e-5, epochs: 1, num_checkpoints: 10}\n"
         "  phased:\n    strategy: phased\n    training: {<<: *t, num_checkpoints: 3}\n"
         "    stages: {instruct: {num_checkpoints: 4}}\n"
-        "    select: {instruct: &s {benchmark: mt-bench}, knowledge: *s}\n"
+        "    select: {instruct: &s {benchmark: scale-mt-bench}, knowledge: *s}\n"
     ),
     "studies/scale.yaml": (
         "question: How long does a plan of SCORES scores take?\n"
         "runs: [{model: [scale], data: [scale], recipe: [stacked, phased], seed: SEEDS}]\n"
-        f"benchmarks: [{', '.join(HARNESS)}, mt-bench]"
+        f"benchmarks: [{', '.join(HARNESS)}, scale-mt-bench]"
     ),
 }
 
@@ -78,7 +78,11 @@ class Dry:
 
     jobs: int
     seconds: float
+    cpu_s: float
     memory_mb: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:9.2f}  {self.cpu_s:6.2f}  {self.memory_mb:4.0f}"
 
 
 def main() -> None:
@@ -90,15 +94,15 @@ def main() -> None:
     if odd := [size for size in arguments.scores if size <= 0 or size % (2 * SCORES_PER_RUN)]:
         parser.error(f"--scores {odd[0]}: a stacked and a phased run have {2 * SCORES_PER_RUN}; give a multiple")
     sizes = sorted(arguments.scores)
-    print("scores  checkpoints per job   jobs  seconds  memory MB" + ("" if arguments.no_peer else "  | plain: seconds  memory MB"))
+    head = f"{'seconds':>9}  {'CPU s':>6}  {'MB':>4}"
+    print("scores  checkpoints per job   jobs" + head + ("" if arguments.no_peer else f"  | plain: {head}"))
     seconds = {}
     for size, per_job in [*((size, None) for size in sizes), (sizes[-1], 1)]:
         with tempfile.TemporaryDirectory() as folder:
             dry = study(Path(folder), num_scores=size, per_job=per_job)
-            row = f"{size:6d}  {per_job or 'all of a stage':>19}  {dry.jobs:5d}  {dry.seconds:7.2f}  {dry.memory_mb:9.0f}"
+            row = f"{size:6d}  {per_job or 'all of a stage':>19}  {dry.jobs:5d}{dry}"
             if not arguments.no_peer:
-                peer = plain(Path(folder), num_jobs=dry.jobs)
-                row += f"  |        {peer.seconds:7.2f}  {peer.memory_mb:9.0f}"
+                row += f"  |        {plain(Path(folder), num_jobs=dry.jobs)}"
         print(row, flush=True)
         seconds.setdefault(size, dry.seconds)
     print("\n".join(f"{size} {value:.2f}" for size, value in seconds.items()))
@@ -137,7 +141,7 @@ def dry_run(*arguments: str, log: Path) -> Dry:
     found = re.search(r"^total +(\d+)$", log.read_text(), flags=re.MULTILINE)
     if status or not found:
         raise SystemExit(log.read_text()[-2000:])
-    return Dry(int(found.group(1)), seconds, usage.ru_maxrss / 1024)
+    return Dry(int(found.group(1)), seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-SITE = {"STUDY_ACCOUNT": "lab", "STUDY_CPU_PARTITION": "cpu", "STUDY_GPU_PARTITION": "gpu", "STUDY_GPU": "H100"}
+SITE = {"STUDY_ACCOUNT": "lab", "STUDY_CPU_PARTITION": "cpu", "STUDY_GPU_PARTITION": "gpu"} | {
+    "STUDY_GPU": "H100",
+    "STUDY_CPUS_PER_GPU": "1",
+}
 
 
 def copy_checkout(folder: Path) -> Path:

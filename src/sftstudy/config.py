@@ -44,10 +44,18 @@ class Sources(Strict):
     paper: list[str] = Field([], description="keys whose values the paper states")
     cited: list[str] = Field([], description="keys whose values a paper states that the paper builds on")
     code: list[str] = Field([], description="keys whose values the code of the paper's authors has")
+    assumed: list[str] = Field(
+        [], description="of a study: keys of its recipes whose values the paper states for other runs, and not for these"
+    )
+
+    @property
+    def keys(self) -> list[str]:
+        """All keys that are named."""
+        return [*self.paper, *self.cited, *self.code, *self.assumed]
 
     @model_validator(mode="after")
     def _each_key_once(self) -> Sources:
-        keys = [*self.paper, *self.cited, *self.code]
+        keys = self.keys
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             raise ValueError(f"{twice[0]} stands there twice; name one source for it")
         return self
@@ -71,8 +79,7 @@ class Sourced(Strict):
     @model_validator(mode="after")
     def _sources_name_keys(self) -> Sourced:
         known = {field.alias or name for kind in (type(self), *self.holds) for name, field in kind.model_fields.items()}
-        named = [*self.sources.paper, *self.sources.cited, *self.sources.code] if self.sources else []
-        if unknown := sorted(set(named) - known):
+        if unknown := sorted(set(self.sources.keys if self.sources else []) - known):
             raise ValueError(f"sources: {unknown[0]} is no key of this definition; correct it, or remove it")
         return self
 
@@ -98,6 +105,7 @@ class Settings(Strict):
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
     pins: dict[str, str] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
     instead: Instead = Field(Instead(), description="your models and data in the place of those that the studies name")
+    mirror: str | None = Field(None, description="folder mirror of hub data sets for the suites that name none")
 
 
 # --- where bytes come from -------------------------------------------------------------------------------------------
@@ -366,11 +374,34 @@ class Training(Strict):
         return self
 
 
-class Selection(Strict):
-    """How a phased stage's checkpoint is chosen for the next stage."""
+Rule = Literal["best", "last", "earliest"]
 
-    benchmark: str
-    rule: Literal["best", "last"] = "best"
+
+class Selection(Strict):
+    """How a phased stage's checkpoint is chosen for the next stage. Ties go to the fewest samples, then to the name."""
+
+    benchmark: str | None = Field(None, description="the benchmark to choose by; or `weights`")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="benchmark -> weight in a mean of scores that are normalised: chance is 0, the top of the scale 1"
+    )
+    rule: Rule = Field(
+        "best",
+        description="`earliest`: the fewest samples within one standard error (of the paired difference, over items) of the best",
+    )
+    holdout: bool = Field(
+        False, description="choose on one half of the items, by hash, and record the values on the other beside it"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Selection:
+        if (self.benchmark is None) == (not self.weights):
+            raise ValueError("give either benchmark or weights")
+        return self
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the choice looks at."""
+        return list(self.weights) or [str(self.benchmark)]
 
 
 class StartsFrom(Strict):
@@ -490,7 +521,7 @@ class HarnessBenchmark(Averages, Sourced):
     chance: float = Field(0.0, ge=0, lt=1, description="score of guessing; intervals are compared with it")
     items: str | None = Field(None, description="JSON file task -> list of item numbers; all items if absent")
     requests: Requests | None = Field(
-        None, exclude=True, description="to plan hours by; a thousand short ones are assumed if absent"
+        None, exclude=True, description="to plan hours by; assumed from `num_items` and shots if absent"
     )
     num_items_per_task: int | None = Field(
         None, gt=0, description="only so many items of each task, those with the smallest hashes"
@@ -648,6 +679,7 @@ class PublishedRow(Strict):
     base: float | None = Field(None, description="the untouched model's score; absent if it is not printed")
     scores: dict[str, float]
     samples: dict[str, int]
+    also: list[str] = Field([], description="further benchmarks of ours that the paper may mean")
 
 
 class PublishedTable(Strict):
@@ -840,14 +872,91 @@ class Replay(Looks):
     seed: int = 1
 
 
-class Study(Sourced):
-    """A question, its runs, and the tables and figures that answer it. All of its tables are made per model and data."""
+Currency = Literal["samples_seen", "samples_spent", "supervised_tokens", "steps", "gpu_hours"]
+Reading = Literal["last", "peak", "held-out-peak"] | Currency
+Finding = Literal["i", "ii", "iii", "iv", "v"]
+Margin = Annotated[float, Field(gt=0)]
 
-    holds = (Grid,)
+
+class Statement(Strict):
+    """What all claims have."""
+
+    statement: str = Field(description="the claim, in a sentence")
+    finding: Finding | None = Field(None, description="which of the paper's findings it checks")
+
+
+class TwoArms(Statement):
+    """What claims about two arms have."""
+
+    first: str = Field(description="a recipe")
+    second: str = Field(description="a recipe")
+
+    @property
+    def recipes(self) -> list[str]:
+        """The two arms."""
+        return [self.first, self.second]
+
+
+class ArmsClaim(TwoArms):
+    """First arm above the second (`direction`), or neither above the other by more than a margin (`equivalence`)."""
+
+    kind: Literal["direction", "equivalence"]
+    margins: dict[str, Margin] = Field(
+        min_length=1,
+        description="benchmark -> the least difference that matters; the claim is about these",
+    )
+    at: Reading = Field(
+        "samples_seen",
+        description="what is compared: each run's `last` checkpoint, its `peak`, its peak chosen on one half of the items and "
+        "reported on the other (`held-out-peak`), or the latest within the common budget of a currency",
+    )
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the claim is about."""
+        return list(self.margins)
+
+
+class EfficiencyClaim(TwoArms):
+    """The first arm reaches its peak with fewer samples, those spent on the way to a switch of phases included."""
+
+    kind: Literal["efficiency"]
+    benchmarks: list[str] = Field(min_length=1)
+
+
+class SignalClaim(Statement):
+    """Recipes with a low (or high) signal early in training end with higher scores. A recipe is the mean of its seeds."""
+
+    kind: Literal["early-signal"]
+    recipes: list[str] = Field(min_length=1, description="recipes and sweeps that are ranked")
+    signal: Literal["grad_norm", "loss"]
+    promising: Literal["low", "high"] = Field(description="which values are said to promise good final scores")
+    until: float = Field(0.1, gt=0, lt=1, description="share of the first stage's samples over which the signal is averaged")
+    within: str | None = Field(None, description="training key, such as `effective_batch_size`: ranks are taken within its values")
+    keep: float = Field(0.5, gt=0, lt=1, description="share of the recipes that go on, for the regret of stopping the others")
+    margin: float = Field(0.3, gt=0, lt=1, description="the least rank correlation that matters")
+    benchmarks: list[str] = Field(min_length=1)
+
+
+class RobustnessClaim(Statement):
+    """Other claims of the study hold across its models and data: pooled, and in none of the pairs the opposite."""
+
+    kind: Literal["robustness"]
+    claims: list[str] = Field(min_length=1, description="names of claims about arms, efficiency or signals")
+
+
+Claim = Annotated[ArmsClaim | EfficiencyClaim | SignalClaim | RobustnessClaim, Field(discriminator="kind")]
+
+
+class Study(Sourced):
+    """A question, its runs, and what answers it: tables and figures per model and data, and verdicts on claims."""
+
+    holds = (Grid, Recipe, Training)
     question: str
     runs: list[Grid] = Field(min_length=1)
     benchmarks: list[str] = Field(min_length=1)
     tables: dict[str, Table] = {}
     figures: dict[str, Figure] = {}
+    claims: dict[str, Claim] = Field({}, description="name -> a statement that is checked, with its verdict in claims.json")
     screen: Screen | None = Field(None, description="stop weak runs early; if absent, all runs are trained to the end")
     replay: Replay | None = Field(None, description="a figure of what other rules of early stopping would have saved and lost")

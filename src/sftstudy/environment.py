@@ -29,6 +29,18 @@ def share_with_jobs(config: Mapping[str, Any]) -> None:
     os.environ[CONFIG_VARIABLE] = shlex.join(f"{key}={value}" for key, value in config.items())
 
 
+def switch_hub_off() -> None:
+    """In a job on a compute node, if the site says STUDY_OFFLINE=1: ask the hub for nothing, `snakemake fetch` has brought it."""
+    if os.environ.get("STUDY_OFFLINE", "0") not in {"", "0"}:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def hub_remedy() -> str:
+    """What an error about the hub must end in where nothing may be downloaded, or nothing."""
+    offline = os.environ.get("HF_HUB_OFFLINE", "0") not in {"", "0"}
+    return f"; the hub is switched off here: `snakemake -c all fetch{config_flags()}` where it can be reached" if offline else ""
+
+
 def config_flags() -> str:
     """What a command that a message names must end in, to mean the study at hand: ` --config overlay=...`, or nothing."""
     settings = os.environ.get(CONFIG_VARIABLE, "")

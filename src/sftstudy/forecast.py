@@ -21,10 +21,14 @@ from sftstudy.sizes import ModelSize, size_of
 
 TOKENS_PER_SAMPLE = 400.0
 """Assumed of a phase that declares no `tokens_per_sample` and is not prepared yet."""
-REQUESTS = config.Requests(number=1000, prompt_tokens=250, new_tokens=0)
+NUM_ITEMS, ITEM_TOKENS, REPLY_TOKENS = 1000, 150, 128
+"""Of a benchmark that does not say: its items, the length of each of them and of its shots, and of a reply where one is scored."""
 NUM_QUESTIONS, QUESTION_TOKENS, ANSWER_TOKENS, TURNS = 80, 300, 350, 2
-"""MT-Bench's; a judge reads about twice as much as it is asked about."""
+"""MT-Bench's."""
+PROMPT_TOKENS, VERDICT_TOKENS = 1200, 250
+"""Of a judge's call."""
 JUDGE_CALL_S = 10.0
+"""Of a call to an endpoint."""
 START_S = 180.0
 """Of a job, until its model is loaded."""
 RUNTIME_MARGIN = 1.5
@@ -188,34 +192,69 @@ class Forecast:
         """What a suite asks for one checkpoint."""
         definition = self.plan.registry.suites[suite]
         if isinstance(definition, config.HarnessSuite):
-            return [benchmark.requests or REQUESTS for benchmark in definition.benchmarks.values()]
+            return [benchmark.requests or _assumed(benchmark) for benchmark in definition.benchmarks.values()]
         new_tokens = min(ANSWER_TOKENS, definition.max_new_tokens)
         return [config.Requests(number=self._num_answers(definition), prompt_tokens=QUESTION_TOKENS, new_tokens=new_tokens)]
 
     def _num_answers(self, suite: config.MtBenchSuite) -> int:
         return TURNS * (len(suite.question_ids) if suite.question_ids else NUM_QUESTIONS)
 
+    # --- judging
+
     def judge_calls(self, suite: str, *, num_checkpoints: int) -> int:
         """Calls of all judges for so many checkpoints; none of a harness's suite."""
+        return sum(number for _, number in self._calls(suite, num_checkpoints))
+
+    def judge_cost(self, suite: str, *, num_checkpoints: int) -> float:
+        """What the calls cost, in the currency of the judges' prices."""
+        prices = [
+            number * (PROMPT_TOKENS * judge.price_prompt + VERDICT_TOKENS * judge.price_completion)
+            for judge, number in self._calls(suite, num_checkpoints)
+        ]
+        return sum(prices) / 1e6
+
+    def judging(self, suite: str, *, num_checkpoints: int) -> Need:
+        """One job that judges answers: judges one after the other, on a GPU if one of them is served in the job."""
+        seconds, memory, num_gpus = 0.0, Memory(0.0, needs.HOST_GB_PER_PROCESS), 0
+        for judge, number in self._calls(suite, num_checkpoints):
+            size = self.size(judge.weights) if judge.weights else None
+            if judge.base_url:
+                pause_s = 60 / judge.requests_per_minute if judge.requests_per_minute else 0.0
+                seconds += number * max(JUDGE_CALL_S / judge.concurrency, pause_s)
+            elif judge.weights:
+                num_gpus = 1
+            if size:
+                tokens = PROMPT_TOKENS + VERDICT_TOKENS
+                held = needs.scoring_memory(size, compute=needs.BF16, batch_size=judge.concurrency, tokens=tokens)
+                memory = max(memory, held, key=lambda one: one.gpu_gb)
+                seconds += START_S + needs.scoring_seconds(
+                    size,
+                    gpu=self.site.gpu,
+                    compute=needs.BF16,
+                    num_requests=number,
+                    prompt_tokens=PROMPT_TOKENS,
+                    new_tokens=VERDICT_TOKENS,
+                    batch_size=judge.concurrency,
+                )
+        return Need(num_gpus, memory, seconds, memory.gpu_gb <= self.site.gpu.memory_gb)
+
+    def _calls(self, suite: str, num_checkpoints: int) -> list[tuple[config.Judge, int]]:
+        """Each judge of a suite, and its calls: by question and turn, as often as it judges, and in both orders of a pair."""
         definition = self.plan.registry.suites[suite]
         if not isinstance(definition, config.MtBenchSuite):
-            return 0
-        return sum(self.calls_of(judge, definition, num_checkpoints=num_checkpoints) for judge in definition.judges)
+            return []
+        asked = num_checkpoints * self._num_answers(definition) * (2 if definition.against else 1)
+        return [(judge, asked * judge.num_judgings) for judge in definition.judges]
 
-    def calls_of(self, judge: config.Judge, suite: config.MtBenchSuite, *, num_checkpoints: int) -> int:
-        """Calls of one judge: one per question, turn and judging, and of a pair one in either order."""
-        return num_checkpoints * self._num_answers(suite) * judge.num_judgings * (2 if suite.against else 1)
 
-    def judging_seconds(self, suite: str, *, num_checkpoints: int) -> float:
-        """How long judges take, one after the other, that answer a call in ten seconds, several at once; our rule takes no time."""
-        definition = self.plan.registry.suites[suite]
-        if not isinstance(definition, config.MtBenchSuite):
-            return 0.0
-        return sum(
-            self.calls_of(judge, definition, num_checkpoints=num_checkpoints) * JUDGE_CALL_S / judge.concurrency
-            for judge in definition.judges
-            if judge.server != "rule"
-        )
+def _assumed(benchmark: config.HarnessBenchmark) -> config.Requests:
+    """What a benchmark asks that does not say so: options of an item share its prompt, and metrics of replies want one."""
+    generated = benchmark.metric.startswith(("exact_match", "prompt_level", "inst_level"))
+    return config.Requests(
+        number=benchmark.num_items or NUM_ITEMS,
+        prompt_tokens=ITEM_TOKENS * (1 + (benchmark.num_fewshot or 0)),
+        new_tokens=REPLY_TOKENS if generated else 0,
+    )
 
 
 def minutes(seconds: float, *, attempt: int = 1) -> int:

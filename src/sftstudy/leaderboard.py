@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ def normalise_scores(path: Path, suite: HarnessSuite) -> LeaderboardRecord:
     stand beside it or in a mapping of their own. IFEval is the mean of its two strict accuracies, or one number that already is.
     Raises StudyError for what is missing, unknown or no fraction.
     """
-    raw = _read(path)
+    names = [benchmark.tasks[0].removeprefix(_PREFIX) for benchmark in suite.benchmarks.values()]
+    raw = _read(path, names)
     tasks: dict[str, LeaderboardScore] = {}
     used: set[str] = set()
     for benchmark in suite.benchmarks.values():
@@ -44,7 +46,6 @@ def normalise_scores(path: Path, suite: HarnessSuite) -> LeaderboardRecord:
         raise StudyError(f"{path}: {strange[0]}: no task of the leaderboard; remove it, or correct the name")
     if not tasks:
         raise StudyError(f'{path}: no scores; give task -> raw score, such as {{"leaderboard_gpqa": 0.31}}')
-    names = [benchmark.tasks[0].removeprefix(_PREFIX) for benchmark in suite.benchmarks.values()]
     missing = [name for name in names if name not in tasks]
     return LeaderboardRecord(
         spec_hash=digest({"suite": identity(suite), "semantics": SEMANTICS["normalize_leaderboard"]}),
@@ -92,14 +93,18 @@ def _short(benchmark: HarnessBenchmark, name: str) -> set[str]:
     return {task.removeprefix(f"{_PREFIX}{name}_") for task in choices} if isinstance(choices, dict) else set()
 
 
-def _read(path: Path) -> dict[str, float]:
+def _read(path: Path, names: Sequence[str]) -> dict[str, float]:
     """Task -> raw score: names in lm-eval's spelling without `leaderboard_`, sub-tasks and further metrics as `task_part`."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise StudyError(f"{path}: {' '.join(str(error).split())}; give a JSON file task -> raw score") from None
     if isinstance(content, dict) and isinstance(content.get("results"), dict):
-        return _of_lm_eval(path, content["results"])
+        content = content["results"]
+    if isinstance(content, dict) and any(
+        "," in metric for entry in content.values() if isinstance(entry, dict) for metric in entry
+    ):
+        return _of_lm_eval(path, content, names)  # it names a metric with its filter, `acc_norm,none`
     if not isinstance(content, dict):
         raise StudyError(f"{path}: a JSON {type(content).__name__}; give a mapping task -> raw score")
     found: dict[str, float] = {}
@@ -119,12 +124,13 @@ def _read(path: Path) -> dict[str, float]:
     return found
 
 
-def _of_lm_eval(path: Path, results: dict[str, Any]) -> dict[str, float]:
-    """The leaderboard's metric of each task in a results file of lm-eval's; IFEval has two."""
+def _of_lm_eval(path: Path, results: dict[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """The leaderboard's metric of each of its tasks in a results file of lm-eval's, which may have others; IFEval has two."""
     found: dict[str, float] = {}
     for key, metrics in results.items():
         name = _name(key)
-        if not key.startswith(_PREFIX) or not isinstance(metrics, dict):
+        known = any(name == task or name.startswith(f"{task}_") for task in names)
+        if not key.startswith(_PREFIX) or not known or not isinstance(metrics, dict):
             continue
         values = {metric.partition(",")[0]: value for metric, value in metrics.items()}
         for metric in ("acc_norm", "acc", "exact_match"):
@@ -139,11 +145,12 @@ def _of_lm_eval(path: Path, results: dict[str, Any]) -> dict[str, float]:
 
 def _name(key: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", key.partition(",")[0].lower()).strip("_").removeprefix(_PREFIX).removesuffix("_raw")
+    name = re.sub(r"^math_(\w+)_hard$", r"math_hard_\1", name)  # lm-eval's names of its sub-tasks
     return _SPELLINGS.get(name, name)
 
 
 def _is_average(name: str) -> bool:
-    return name.startswith("average")
+    return name.startswith("average") or name == "leaderboard"
 
 
 def _fraction(path: Path, name: str, value: Any) -> float:

@@ -15,6 +15,7 @@ from sftstudy.data.formats import Message
 from sftstudy.data.masks import ChatTokenizer
 from sftstudy.data.templates import SHIPPED, set_template
 from sftstudy.data.tokenise import load_tokenizer
+from sftstudy.environment import hub_remedy
 from sftstudy.errors import StudyError
 from sftstudy.locate import check_worlds, locate, world_file
 from sftstudy.paths import Layout
@@ -125,7 +126,7 @@ def _download(model: HubModel, folder: Path) -> None:
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise StudyError(
             f"{model.id} at {model.revision}: cannot be downloaded ({first}); check id, revision and access, "
-            "or copy it here and use `source: folder`"
+            f"or copy it here and use `source: folder`{hub_remedy()}"
         ) from None
     _copy(Path(found), folder)
 

@@ -19,13 +19,11 @@ from sftstudy.gpus import GPUS
 from sftstudy.plan import Plan
 from sftstudy.study import Run
 
-PLACES = {"one 24 GB GPU": ("RTX 4090", 1), "one 80 GB GPU": ("H100", 1), "eight 80 GB GPUs": ("H100", 8)}
-"""Where a recipe may fit: label -> GPU and how many of them."""
+PLACES = {"1 x 24 GB": ("RTX 4090", 1), "1 x 80 GB": ("H100", 1), "8 x 80 GB": ("H100", 8)}
+"""Where a recipe may fit: number and memory of the GPUs -> their kind, and how many of them."""
 ADAPTERS = Lora(rank=16, alpha=32, dropout=0.0, target_modules=None)
 RUNG, KEEP = 0.25, 0.5
 """Of a screen that a study does not have: after this share of a run's first own stage, this share of its runs goes on."""
-JUDGE_PROMPT_TOKENS, JUDGE_VERDICT_TOKENS = 1200, 250
-"""Of a call, where the judge has prices."""
 
 
 @dataclass(frozen=True)
@@ -121,35 +119,25 @@ def work(forecast: Forecast, stages: Iterable[tuple[spec.StageSpec, list[str]]])
     for stage, suites in stages:
         need = forecast.training(stage)
         scoring = [_scoring(forecast, stage, suite) for suite in suites]
-        calls = {suite: forecast.judge_calls(suite, num_checkpoints=len(stage.checkpoints)) for suite in suites}
+        number = len(stage.checkpoints)
         total += Work(
             stages=1 if stage.training else 0,
             checkpoints=len(stage.checkpoints) if stage.training else 0,
             training_hours=need.gpu_hours if need else 0.0,
             scoring_hours=sum(scoring),
-            judge_calls=sum(calls.values()),
-            judge_cost=sum(_judge_cost(forecast, stage, suite) for suite in suites),
+            judge_calls=sum(forecast.judge_calls(suite, num_checkpoints=number) for suite in suites),
+            judge_cost=sum(forecast.judge_cost(suite, num_checkpoints=number) for suite in suites),
             unknown=frozenset() if forecast.size(stage.model) else frozenset({stage.model}),
         )
     return total
 
 
 def _scoring(forecast: Forecast, stage: spec.StageSpec, suite: str) -> float:
-    needs = [forecast.scoring(stage, suite, num_checkpoints=len(ckpts)) for ckpts in forecast.plan.parts(stage, suite).values()]
-    return sum(need.gpu_hours for need in needs if need)
-
-
-def _judge_cost(forecast: Forecast, stage: spec.StageSpec, suite: str) -> float:
-    """Of judging a stage's answers, in the currency of the prices in config."""
-    definition = forecast.plan.registry.suites[suite]
-    if not isinstance(definition, config.MtBenchSuite):
-        return 0.0
-    return sum(
-        forecast.calls_of(judge, definition, num_checkpoints=len(stage.checkpoints))
-        * (JUDGE_PROMPT_TOKENS * judge.price_prompt + JUDGE_VERDICT_TOKENS * judge.price_completion)
-        / 1e6
-        for judge in definition.judges
-    )
+    """GPU-hours of a suite's jobs on a stage, served judges included."""
+    numbers = [len(ckpts) for ckpts in forecast.plan.parts(stage, suite).values()]
+    found = [forecast.scoring(stage, suite, num_checkpoints=number) for number in numbers]
+    judged = [forecast.judging(suite, num_checkpoints=number) for number in numbers]
+    return sum(need.gpu_hours for need in [*found, *judged] if need)
 
 
 def _study_work(forecast: Forecast, name: str) -> Work:
@@ -251,13 +239,14 @@ def _depth(plan: Plan, stage: spec.StageSpec) -> int:
 def _slowest_suite(forecast: Forecast, stage: spec.StageSpec, *, selects: bool) -> Link:
     """The job of a suite that takes longest, its judge's with it: of all suites, or of the one that selects the checkpoint."""
     plan, selection = forecast.plan, forecast.plan.selection_of(stage)
-    suites = [plan.registry.benchmarks[selection.benchmark]] if selects and selection else plan.suites_of(stage)
+    chosen_by = selection.benchmarks if selects and selection else []
+    suites = [plan.registry.benchmarks[name] for name in chosen_by] or plan.suites_of(stage)
     links = [Link("", 0.0)]
     for suite in suites:
         for part, ckpts in plan.parts(stage, suite).items():
             need = forecast.scoring(stage, suite, num_checkpoints=len(ckpts))
             if need:
-                seconds = need.seconds + forecast.judging_seconds(suite, num_checkpoints=len(ckpts))
+                seconds = need.seconds + forecast.judging(suite, num_checkpoints=len(ckpts)).seconds
                 links.append(Link(f"score {_name(stage)} on {suite}, {part}", seconds / 3600))
     return max(links, key=lambda link: link.hours)
 

@@ -195,14 +195,16 @@ class Plan:
             raise StudyError(
                 f"{where}: missing; say how this phase's checkpoint is chosen, such as {{benchmark: mmlu, rule: best}}"
             )
-        suite = self.registry.benchmarks[known(selection.benchmark, self.registry.benchmarks, what="benchmark", where=where)]
+        for benchmark in selection.benchmarks:
+            known(benchmark, self.registry.benchmarks, what="benchmark", where=where)
         stage_hash = spec.spec_hash(stage)
+        suites = [self.suite_spec(suite) for suite in self.selection_suites(selection)]
         return spec.Parent(
             recipe=stage.recipe,
             stage=stage.stage,
             spec_hash=stage_hash,
             selection=selection,
-            selection_hash=spec.selection_hash(stage_hash, self.suite_spec(suite), selection),
+            selection_hash=spec.selection_hash(stage_hash, suites, selection),
         )
 
     def parent_of(self, stage: spec.StageSpec) -> Path | None:
@@ -225,6 +227,10 @@ class Plan:
         children = self.children.get(self.records_of(stage))
         parent = self.stages[children[0]].parent if children else None
         return parent.selection if parent else None
+
+    def selection_suites(self, selection: config.Selection) -> list[str]:
+        """Suites that score the benchmarks of a selection, each once."""
+        return list(dict.fromkeys(self.registry.benchmarks[benchmark] for benchmark in selection.benchmarks))
 
     def removable(self, stage: spec.StageSpec) -> list[str]:
         """Checkpoints whose weights go once the planned scores exist; if other stages start from one of them, that one stays."""
@@ -252,7 +258,7 @@ class Plan:
             benchmark for name in studies if self._has(name, stage) for benchmark in self.registry.studies[name].benchmarks
         }
         if selection := self.selection_of(stage):
-            benchmarks.add(selection.benchmark)
+            benchmarks.update(selection.benchmarks)
         suite_of = self.registry.benchmarks
         return sorted({suite_of[benchmark] for benchmark in benchmarks})
 
@@ -359,6 +365,24 @@ class Plan:
             found[self.layout.screens(name)] = screen
         return found
 
+    @cached_property
+    def fetched(self) -> list[Path]:
+        """Records of models that are not made here, and of data sets and suites of the hub: to make them is to download."""
+
+        def of_hub(places: Iterable[config.Location]) -> bool:
+            return any(isinstance(place, config.HubSplit) for place in places)
+
+        found = []
+        for folder, value in self.specs.items():
+            match value:
+                case spec.ModelSpec() if not isinstance(value.model, config.ScratchModel):
+                    found.append(folder / "model.json")
+                case spec.DataSpec() if of_hub(source.location for phase in value.phases.values() for source in phase.sources):
+                    found.append(folder / "validation.json")
+                case spec.SuiteSpec(suite=config.HarnessSuite()) if of_hub(files_of(value.suite).values()):
+                    found.append(self.layout.suite_record(value.name))
+        return found
+
     def local_files(self, value: spec.Spec) -> list[Path]:
         """Files of the user's that the job of a spec reads and that are here: what is newer than the job's records is read again.
 
@@ -452,17 +476,13 @@ class Plan:
     @cache
     def suite_spec(self, suite: str) -> spec.SuiteSpec:
         """Spec of a suite of benchmarks."""
-        definition = self.registry.suites[suite]
+        definition, where = self.registry.suites[suite], self.registry.where("benchmarks", suite)
         return spec.SuiteSpec(
             name=suite,
             suite=definition,
-            world_hashes=self._world_hashes(list(files_of(definition).values()), where=self.registry.where("benchmarks", suite)),
+            world_hashes=self._world_hashes(list(files_of(definition).values()), where=where),
             model_hashes={
-                model: spec.spec_hash(
-                    self.model_spec(
-                        known(model, self.registry.models, what="model", where=self.registry.where("benchmarks", suite) + ".judges")
-                    )
-                )
+                model: spec.spec_hash(self.model_spec(known(model, self.registry.models, what="model", where=f"{where}.judges")))
                 for model in judge_models(definition)
             },
             definitions={f"{path.parent.name}/{path.name}": sha256_of(path) for path in definition_files(definition, self.folder)},
@@ -487,6 +507,7 @@ class Plan:
             settings=settings_of(name, self.runs[name], self.registry),
             published={table: self.registry.published[table] for table in published_tables(study)},
             quoted={number: self.registry.quoted[number] for number in quoted_numbers(study)},
+            claims=study.claims,
         )
 
     def _planned(self, stage: spec.StageSpec, suites: dict[str, str]) -> spec.PlannedStage:
@@ -508,15 +529,8 @@ class Plan:
         )
 
     def _planned_benchmark(self, name: str) -> spec.PlannedBenchmark:
-        suite_name = self.registry.benchmarks[name]
-        suite = self.registry.suites[suite_name]
-        if isinstance(suite, config.HarnessSuite):
-            harness = suite.benchmarks[name]
-            shared = {name: getattr(harness, name) for name in config.Averages.model_fields} | {"chance": harness.chance}
-            return spec.PlannedBenchmark.model_validate(shared | {"suite": suite_name, "unit": "fraction"})
-        chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
-        judged = {"suite": suite_name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True}
-        return spec.PlannedBenchmark.model_validate(judged)
+        suite = self.registry.benchmarks[name]
+        return spec.planned_benchmark(suite, self.registry.suites[suite], name)
 
     def _world_hash(self, world: str, *, where: str) -> str:
         return spec.spec_hash(self.world_spec(known(world, self.registry.worlds, what="world", where=where)))
@@ -542,11 +556,6 @@ class Plan:
             except StudyError as error:
                 lines.append(str(error))
         return lines
-
-    def check_inputs(self) -> None:
-        """Raise StudyError for the first of `missing_inputs`."""
-        for line in self.missing_inputs:
-            raise StudyError(line)
 
     def _check_inputs(self, folder: Path, value: spec.Spec) -> None:
         match value:

@@ -389,9 +389,136 @@ class SelectionRecord(Record):
     ckpt: str
     samples_seen: int
     weights_hash: str
-    benchmark: str
+    benchmark: str = Field(description="or the weighted sum of several")
     rule: str
-    candidates: dict[str, float]
+    candidates: dict[str, float] = Field(description="what was chosen by, more is better; under `holdout` on one half of the items")
+    errors: dict[str, float] = Field({}, description="standard errors of the differences to the best, under `earliest`")
+    held_out: dict[str, float] = Field({}, description="as `candidates` on the other half of the items, under `holdout`")
+    optimism: float | None = Field(None, description="what choosing on the reported half would have added, cross-fitted")
+
+
+class Mean(Entry):
+    """A mean with its 95 % interval, which a single item does not have."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+class CheckpointScores(Entry):
+    """A checkpoint's scores from per-item results: over items, over tasks, and of each task."""
+
+    ckpt: str
+    samples: float = Field(description="as the file says, else the place in the order of names")
+    num_items: int
+    micro: Mean
+    macro: Mean
+    tasks: dict[str, float]
+
+
+class PairedVerdict(Entry):
+    """The best checkpoint against the last one on the same items, in the average that it was chosen by."""
+
+    best: str
+    last: str
+    difference: float
+    low: float | None = Field(description="None if the best is the last, or on a single item")
+    high: float | None
+    p: float = Field(description="two-sided: paired t-test, never below the exact test of the items that differ")
+    only_best: int = Field(description="items on which the best did better")
+    only_last: int
+    mcnemar_p: float | None = Field(description="exact, of items that are right or wrong; it knows nothing of clusters and tasks")
+    distinguishable: bool = Field(description="p is at most 0.05")
+    p_after_choice: float = Field(
+        description="p times the number of other checkpoints: the best was chosen among them (Bonferroni)"
+    )
+    distinguishable_after_choice: bool
+
+
+class Racing(Entry):
+    """What racing would have done on these results: the checkpoint that it chooses, and what it need not score."""
+
+    ckpt: str
+    full_choice: str = Field(description="the best on all items")
+    same_choice: bool
+    error_rate: float = Field(description="bound on the probability that it drops the full choice")
+    num_items: dict[str, int] = Field(description="checkpoint -> items scored")
+    saved: float = Field(description="share of all scorings that was not needed")
+
+
+class ItemSelectionRecord(Record):
+    """A checkpoint chosen from per-item results that were made elsewhere."""
+
+    file: str
+    rule: str
+    average: str
+    cluster: str | None
+    tasks: dict[str, int] = Field(description="task -> items")
+    scores: list[CheckpointScores] = Field(description="in order of samples")
+    ckpt: str
+    best_against_last: PairedVerdict
+    errors_to_best: dict[str, float] = Field(description="standard error of the paired difference to the best")
+    optimism: float | None = Field(description="what choosing on half the items adds to the best's score on them, cross-fitted")
+    racing: Racing
+
+
+Verdict = Literal["holds", "does not hold", "not enough power"]
+
+
+class ClaimEffect(Entry):
+    """An effect with its 95 % interval; everything is None where it cannot be had, and `note` says why."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class ClaimCell(Entry):
+    """A claim on one benchmark, model and data set, or pooled over all of these (then `model` and `data` are empty)."""
+
+    model: str
+    data: str
+    benchmark: str
+    verdict: Verdict
+    effect: ClaimEffect
+    margin: float | None = Field(default=None, description="the least effect that matters")
+    p_holds: float | None = Field(
+        default=None, description="of the test that shows the claim; a claim holds if all of its cells do"
+    )
+    p_fails: float | None = Field(default=None, description="of the test that refutes it, Holm-corrected: any cell can")
+    num_items: int | None = None
+    num_runs: int | None = Field(default=None, description="runs of both arms, recipes that are ranked, or pairs that are pooled")
+    needed_seeds: int | None = Field(
+        default=None, description="seeds per arm that would settle it with 80 % power, today's items given"
+    )
+    needed_items: int | None = Field(default=None, description="items that would, today's seeds given")
+    needed_both: tuple[int, int] | None = Field(default=None, description="seeds and items that would together")
+    needed_recipes: int | None = Field(default=None, description="recipes that would, of a rank correlation")
+    details: dict[str, ClaimEffect] = Field(default={}, description="the same at other budgets, or what goes with it")
+
+
+class ClaimRecord(Entry):
+    """A claim of a study with its verdict: what its cells say together."""
+
+    name: str
+    kind: str
+    finding: str | None
+    statement: str
+    verdict: Verdict
+    cells: list[ClaimCell]
+    pooled: list[ClaimCell] = Field(default=[], description="per benchmark, over two pairs of model and data or more")
+
+
+class ClaimsRecord(Entry):
+    """All claims of a study (`claims.json`), from its records alone: the same bytes from the same results."""
+
+    schema_version: int = SCHEMA_VERSION
+    study: str
+    spec_hash: str
+    scores_hash: str = Field(description="SHA-256 of the scores.csv that was read")
+    level: float
+    claims: list[ClaimRecord]
 
 
 class Ruling(Entry):
@@ -456,7 +583,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
-def write_record(path: Path, record: Record) -> None:
+def write_record(path: Path, record: Entry) -> None:
     """Write a record as indented JSON, atomically."""
     write_text(path, record.model_dump_json(indent=1) + "\n")
 

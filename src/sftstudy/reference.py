@@ -55,6 +55,7 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
         config.Audit,
         config.Replay,
     ],
+    "claims of a study": [config.ArmsClaim, config.EfficiencyClaim, config.SignalClaim, config.RobustnessClaim],
     "paper/*.yaml": [config.PublishedTable, config.PublishedRow, config.Quoted],
     "where values come from": [config.Sources],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],

@@ -104,6 +104,10 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
     }
     settings_file = folders[-1] / "config.yaml"
     settings: Settings = _typed(TypeAdapter(Settings), _content(settings_file, required=True), settings_file)
+    if settings.mirror:
+        for name, suite in parsed["benchmarks"].items():
+            if isinstance(suite, HarnessSuite) and suite.mirror is None:
+                parsed["benchmarks"][name] = suite.model_copy(update={"mirror": settings.mirror})
     registry = Registry.model_construct(
         worlds=parsed["worlds"],
         models=_pinned(parsed["models"], settings, where=f"{settings_file}: pins"),

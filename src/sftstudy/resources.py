@@ -20,14 +20,16 @@ UNKNOWN = {"train_stage": Need(1, Memory(0.0, 50.0), 8 * 3600), "score": Need(1,
 """Of models whose size is not known before they are here."""
 
 KEYS = {
-    "train_stage": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu", "processes", "device"),
-    "train_rung": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu", "processes", "device"),
-    "pretrain_model": ("gpu", "slurm_partition", "cpus_per_gpu"),
-    "score_harness": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu"),
-    "answer_mt_bench": ("mem_mb", "runtime", "gpu", "slurm_partition", "cpus_per_gpu"),
-    "judge_mt_bench": ("runtime",),
+    "train_stage": ("mem_mb", "runtime", "processes", "device"),
+    "train_rung": ("mem_mb", "runtime", "processes", "device"),
+    "pretrain_model": (),
+    "score_harness": ("mem_mb", "runtime"),
+    "answer_mt_bench": ("mem_mb", "runtime"),
+    "judge_mt_bench": ("mem_mb", "runtime"),
 }
-"""Rules that need more than a site's defaults, and what of."""
+"""Rules that need more than a site's defaults, and what of; all of them may need a GPU besides."""
+ON_CLUSTER, ON_WORKSTATION = ("gres", "slurm_partition", "cpus_per_gpu"), ("gpu",)
+"""How a GPU is asked for: a cluster's executor wants one way only, a workstation counts."""
 
 
 class JobResources:
@@ -40,6 +42,7 @@ class JobResources:
         """Resource -> function of a job's wildcards, input and attempt, for the `resources:` of a rule."""
         if self.forecast is None:
             return {}
+        place = ON_CLUSTER if self.forecast.site.gpu_partition else ON_WORKSTATION
 
         def function(key: str) -> Callable[[Any, Any, int], Any]:
             # Snakemake knows its arguments by name
@@ -49,7 +52,7 @@ class JobResources:
 
             return value
 
-        return {key: function(key) for key in KEYS[rule]}
+        return {key: function(key) for key in (*KEYS[rule], *place)}
 
     @cache
     def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int, *, stopped: bool) -> dict[str, Any]:
@@ -59,9 +62,10 @@ class JobResources:
         return {
             "mem_mb": host_mb(need.memory, attempt=attempt),
             "runtime": minutes(need.seconds, attempt=attempt),
+            "gres": f"gpu:{need.num_gpus}" if need.num_gpus else None,
             "gpu": need.num_gpus or None,
             "slurm_partition": site.gpu_partition if need.num_gpus else site.cpu_partition,
-            "cpus_per_gpu": site.cpus_per_gpu if need.num_gpus and site.gpu_partition else None,
+            "cpus_per_gpu": site.cpus_per_gpu if need.num_gpus else None,
             "processes": max(1, need.num_gpus),
             # never by chance on a CPU: what was not finished after all fails at once, and asks for its GPUs at the next attempt
             "device": "cuda",
@@ -105,5 +109,5 @@ class JobResources:
         suite = wildcards["suite"]
         num_checkpoints = len(plan.parts(stage, suite)[wildcards["part"]])
         if rule == "judge_mt_bench":
-            return Need(0, PUBLISHING.memory, forecast.judging_seconds(suite, num_checkpoints=num_checkpoints))
+            return forecast.judging(suite, num_checkpoints=num_checkpoints)
         return forecast.scoring(stage, suite, num_checkpoints=num_checkpoints) or UNKNOWN["score"]

@@ -23,7 +23,7 @@ from sftstudy.registry import Registry
 from sftstudy.spec import Setting
 from sftstudy.study import Run
 
-FOLLOWING = frozenset({"source", "format", "columns", "threads", "uses"})
+FOLLOWING = frozenset({"kind", "source", "format", "columns", "threads", "uses"})
 """Keys that say how a thing is read once it is chosen: no choice of the study's."""
 
 
@@ -52,17 +52,20 @@ def settings_of(name: str, runs: Sequence[Run], registry: Registry) -> list[Sett
             for number, source in enumerate(held.sources, start=1):
                 one = part if len(held.sources) == 1 else part.model_copy(update={"part": f"{phase} {number}"})
                 found += _of(source, one, definition)
+    doubted = study.sources.assumed if study.sources else []
+    recipes: list[Setting] = []
     for recipe in used["recipe"]:
         chosen = registry.recipes[recipe]
         whole = Setting(subject="recipe", name=recipe, key="", value="")
-        found += _of(chosen, whole, without=("training", "stages", "select"))
-        found += _of(chosen.training, whole, chosen)
+        recipes += _of(chosen, whole, without=("training", "stages", "select"))
+        recipes += _of(chosen.training, whole, chosen)
         for phase, override in chosen.stages.items():
             part = whole.model_copy(update={"part": phase})
-            found += [_setting(part, key, value, chosen) for key, value in override.items()]
+            recipes += [_setting(part, key, value, chosen) for key, value in override.items()]
         for phase, selection in chosen.select.items():
             part = whole.model_copy(update={"part": phase})
-            found.append(_setting(part, "select", _plain(selection), chosen))
+            recipes.append(_setting(part, "select", _plain(selection), chosen))
+    found += [s.model_copy(update={"origin": "assumed"}) if s.origin and s.key in doubted else s for s in recipes]
     for benchmark in study.benchmarks:
         suite = registry.suites[registry.benchmarks[benchmark]]
         whole = Setting(subject="benchmark", name=benchmark, key="", value="")
@@ -111,7 +114,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, WorldFile | LocalFile | PackageFile | HubSplit):
         return name_of(value)
     if isinstance(value, Strict):
-        return {key: _plain(item) for key, item in value if item is not None}
+        return {key: _plain(item) for key, item in value if item not in (None, [], {}) and key not in value.incidental}
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value

@@ -153,6 +153,11 @@ class SuiteSpec(Strict):
     model_hashes: dict[str, str] = {}
     definitions: dict[str, str] = {}
 
+    @property
+    def benchmarks(self) -> list[str]:
+        """The benchmarks that the suite scores."""
+        return list(self.suite.benchmarks) if isinstance(self.suite, config.HarnessSuite) else [self.name]
+
 
 class ScreenedStage(Strict):
     """A run's first own stage, as a screen sees it."""
@@ -229,6 +234,7 @@ class StudySpec(Strict):
     settings: list[Setting] = Field([], description="every value of every run")
     published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
     quoted: dict[str, config.Quoted] = {}
+    claims: dict[str, config.Claim] = {}
 
 
 Spec = Annotated[
@@ -303,9 +309,28 @@ def benchmark_hash(suite: SuiteSpec, benchmark: str) -> str:
     return digest({"suite": whole, "semantics": {name: SEMANTICS[name] for name in programs(suite)}})
 
 
-def selection_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selection) -> str:
-    """Spec hash of a selection record: the rule, and the benchmark that it reads."""
-    parts = {"stage": stage_hash, "benchmark": benchmark_hash(suite, selection.benchmark), "selection": identity(selection)}
+def planned_benchmark(name: str, suite: config.Suite, benchmark: str) -> PlannedBenchmark:
+    """A benchmark of the suite `name` as tables and selections see it."""
+    if isinstance(suite, config.HarnessSuite):
+        harness = suite.benchmarks[benchmark]
+        shared = {key: getattr(harness, key) for key in config.Averages.model_fields} | {"chance": harness.chance}
+        return PlannedBenchmark.model_validate(shared | {"suite": name, "unit": "fraction"})
+    chance, unit = (0.5, "fraction") if suite.against else (1.0, "rating")
+    judged = {"suite": name, "chance": chance, "unit": unit, "judge": suite.judge, "clustered": True, "metric": "rating"}
+    return PlannedBenchmark.model_validate(judged)
+
+
+def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: config.Selection) -> str:
+    """Spec hash of a selection record: the rule, and the benchmarks that it reads; their chance level if it normalises by it."""
+    found = {benchmark: suite for suite in suites for benchmark in suite.benchmarks if benchmark in selection.benchmarks}
+    parts = {
+        "stage": stage_hash,
+        "benchmarks": {benchmark: benchmark_hash(suite, benchmark) for benchmark, suite in found.items()},
+        "chance": {
+            name: planned_benchmark(suite.name, suite.suite, name).chance for name, suite in found.items() if selection.weights
+        },
+        "selection": identity(selection),
+    }
     return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 

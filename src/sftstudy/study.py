@@ -6,7 +6,18 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from sftstudy.config import HarnessSuite, HubSplit, LocalFile, Location, MtBenchSuite, Study, Suite
+from sftstudy.config import (
+    HarnessSuite,
+    HubSplit,
+    LocalFile,
+    Location,
+    MtBenchSuite,
+    RobustnessClaim,
+    SignalClaim,
+    Study,
+    Suite,
+    Training,
+)
 from sftstudy.errors import StudyError
 from sftstudy.registry import Registry, known
 
@@ -44,7 +55,9 @@ def runs_of(name: str, registry: Registry) -> list[Run]:
         runs.update(Run(*coordinates) for coordinates in itertools.product(models, data_sets, cells, grid.seed))
     for number, benchmark in enumerate(study.benchmarks):
         known(benchmark, registry.benchmarks, what="benchmark", where=f"{where}: benchmarks.{number}")
-    _check_outputs(study, registry, where=where, recipes={run.recipe for run in runs})
+    recipes = {run.recipe for run in runs}
+    _check_outputs(study, registry, where=where, recipes=recipes)
+    _check_claims(study, registry, where=where, recipes=recipes)
     _check_looks(study, where=where)
     return sorted(runs)
 
@@ -90,6 +103,24 @@ def published_tables(study: Study) -> list[str]:
 def quoted_numbers(study: Study) -> list[str]:
     """Numbers of the paper's prose that a study's tables show."""
     return sorted({name for table in study.tables.values() if table.kind == "published" for name in table.quoted})
+
+
+def _check_claims(study: Study, registry: Registry, *, where: str, recipes: set[str]) -> None:
+    for name, claim in study.claims.items():
+        at = f"{where}: claims.{name}"
+        if isinstance(claim, RobustnessClaim):
+            checked = [other for other, one in study.claims.items() if not isinstance(one, RobustnessClaim)]
+            for other in claim.claims:
+                known(other, checked, what="claim to pool", where=f"{at}.claims")
+            continue
+        for benchmark in claim.benchmarks:
+            known(benchmark, study.benchmarks, what="benchmark of this study", where=f"{at}.benchmarks")
+        for recipe in claim.recipes:
+            cells = expand_recipe(recipe, registry) if isinstance(claim, SignalClaim) else [recipe]
+            for cell in cells:
+                known(cell, recipes, what="recipe of this study", where=at)
+        if isinstance(claim, SignalClaim) and claim.within:
+            known(claim.within, Training.model_fields, what="training key", where=f"{at}.within")
 
 
 def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""The four programs after the records, run by hand as their docstrings say."""
+"""The programs after the records, run by hand as their docstrings say."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sftstudy import spec
-from sftstudy.config import ArmsTable, ScoresFigure
+from sftstudy.config import ArmsClaim, ArmsTable, ScoresFigure
 from sftstudy.paths import Layout
 from table_toys import Tree
 
@@ -28,19 +28,22 @@ def folder(tmp_path: Path) -> Path:
         tree.stage(recipe, {"ckpt01": (10, 10, {"exam": [1, 1, 1, 0]})})
     tree.tables = {"arms": ArmsTable(kind="arms", caption="", arms={"A": "a", "B": "b"})}
     tree.figures = {"scores": ScoresFigure(kind="scores", caption="", arms={"A": "a", "B": "b"})}
-    spec.write(tmp_path / STUDY, tree.study())
+    claim = ArmsClaim(
+        kind="direction", finding=None, statement="A is better.", first="a", second="b", margins={"exam": 0.1}, at="last"
+    )
+    spec.write(tmp_path / STUDY, tree.study().model_copy(update={"claims": {"better": claim}}))
     return tmp_path
 
 
-def test_records_to_table_figure_and_summary(folder: Path) -> None:
-    calls = [("collect_scores",), ("render_table", "arms"), ("render_figure", "scores"), ("summarize_study",)]
+def test_records_to_table_figure_claims_and_summary(folder: Path) -> None:
+    calls = [("collect_scores",), ("render_table", "arms"), ("render_figure", "scores"), ("check_claims",), ("summarize_study",)]
     for name, *arguments in calls:
         done = program(folder, name, STUDY, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
     study = folder / "results" / "studies" / "toy"
     made = sorted(path.relative_to(study).as_posix() for path in study.rglob("*") if path.is_file())
     assert made == [
-        "figures/scores.pdf", "figures/scores.png", "spec.yaml", "summary.txt",
+        "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "spec.yaml", "summary.txt",
         "tables/arms.csv", "tables/arms.md", "tables/arms.tex",
     ]  # fmt: skip
 
@@ -54,6 +57,6 @@ def test_a_table_before_the_collection_ends_in_one_line(folder: Path) -> None:
 
 
 def test_importing_the_tables_loads_no_torch() -> None:
-    modules = "sys, sftstudy.tables.summary, sftstudy.tables.figures"
+    modules = "sys, sftstudy.tables.summary, sftstudy.tables.figures, sftstudy.claims.check, sftstudy.outside"
     code = f"import {modules}\nprint(sorted({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -42,7 +42,11 @@ def replying(reply: Callable[[int], tuple[int, dict | str, dict[str, str]]]) -> 
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_):
+            """A client that gave up is no error of ours."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}/v1", seen
         server.shutdown()
@@ -211,6 +215,36 @@ def test_money_is_counted_by_prices(tmp_path):
     with replying(lambda _: (200, USED, {})) as (url, seen), pytest.raises(StudyError, match="budget"):
         asked(url, 100, ledger=Ledger(tmp_path / "ledger.jsonl", None), max_cost=5e-3, **prices)
     assert 7 <= len(seen) <= 10  # each costs 5e-4, and the next is reckoned at 1.3e-3
+
+
+def test_a_reply_that_never_came_may_have_been_billed_and_one_that_was_refused_was_not(tmp_path):
+    most = 64 + len('[{"content":"hi","role":"user"}]') + 10
+    budget = {"max_total_tokens": most + most // 2, "max_tokens": 10, "timeout_s": 0.3}
+    with replying(lambda n: (429, "no", {"Retry-After": "0"}) if n < 3 else (200, USED, {})) as (url, _):
+        assert asked(url, 1, ledger=Ledger(tmp_path / "refused.jsonl", None), **budget)[0].status == "answered"
+    with replying(lambda _: (time.sleep(1.0), (200, USED, {}))[1]) as (url, seen), pytest.raises(StudyError, match="budget"):
+        asked(url, 1, ledger=Ledger(tmp_path / "silent.jsonl", None), **budget)
+    assert len(seen) == 1
+
+
+def test_a_wrong_key_costs_nothing_and_untold_tokens_cost_the_most(tmp_path):
+    most = 64 + len('[{"content":"hi","role":"user"}]') + 10
+    budget = {"max_total_tokens": 2 * most, "max_tokens": 10}
+    path = tmp_path / "ledger.jsonl"
+    with replying(lambda n: (401, "who?", {}) if n < 3 else (400, "no", {}) if n < 6 else (200, OK, {})) as (url, seen):
+        for _ in range(3):
+            with pytest.raises(StudyError, match="HTTP 401"):
+                asked(url, 1, ledger=Ledger(path, None), **budget)
+        replies = asked(url, 5, ledger=Ledger(path, None), **budget)
+        assert [reply.status for reply in replies] == ["server_error"] * 3 + ["answered"] * 2
+        with pytest.raises(StudyError, match="budget"):
+            asked(url, 1, ledger=Ledger(path, None), **budget)
+    assert len(seen) == 8
+
+
+def test_wrong_requests_in_a_row_do_not_mean_that_the_judge_is_down():
+    with replying(lambda n: (400, "too long", {}) if n < 12 else (200, OK, {})) as (url, _):
+        assert [reply.status for reply in asked(url, 14)] == ["server_error"] * 12 + ["answered"] * 2
 
 
 def test_what_may_have_been_billed_counts(tmp_path):

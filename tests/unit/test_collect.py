@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sftstudy.config import Normalised
 from sftstudy.paths import Layout
 from sftstudy.tables.collect import collect_scores
 from table_toys import CHAT, EXAM, Tree, edit
@@ -90,6 +91,32 @@ def test_items_that_do_not_average_to_the_score(tree: Tree) -> None:
     path = record(tree).with_suffix(".parquet")
     pd.read_parquet(path).assign(value=1.0).to_parquet(path)
     assert problem(tree) == (EXAMS, "broken", ["chat"])
+
+
+@pytest.mark.parametrize(
+    ("further", "detail"),
+    [
+        ({"task": "half", "value": 0.5, "num_items": 2}, None),
+        ({"task": "half", "value": 0.75, "num_items": 2}, "exam, half at ckpt01: items average to 0.500000 (acc)"),
+        ({"task": "half", "value": 0.5, "num_items": 3}, "exam, half at ckpt01: 2 items by acc, the score says 3"),
+        ({"task": "exam-b", "value": 0.0, "num_items": 2}, "exam, exam-b at ckpt01: items average to 0.500000 (acc)"),
+        ({"metric": "acc_macro"}, None),
+        ({"metric": "acc_macro", "value": 0.25}, "exam, exam at ckpt01: items average to 0.500000 (acc_macro)"),
+        ({"metric": "normalised", "value": 1 / 3}, None),
+        ({"metric": "normalised", "value": 0.5}, "exam, exam at ckpt01: items average to 0.333333 (normalised)"),
+        ({"metric": "f1"}, "exam, exam at ckpt01: 0 items by f1, the score says 4"),
+        ({}, "exam, exam at ckpt01: two scores by acc"),
+    ],
+)
+def test_every_score_of_a_record_is_checked_against_its_items(tree: Tree, further: dict, detail: str | None) -> None:
+    shared = {"groups": {"half": ["exam-a"]}, "normalised": Normalised(num_choices=4)}
+    tree.benchmarks["exam"] = EXAM.model_copy(update=shared)
+    path = record(tree)
+    scores = json.loads(path.read_text())["scores"]
+    edit(path, scores=[*scores, scores[0] | further])
+    found, missing = collect(tree)
+    assert [text.startswith(detail or "") for text in missing["detail"]] == ([True] if detail else [])
+    assert len(found[(found["recipe"] == "r") & (found["benchmark"] == "exam")]) == (0 if detail else 2)
 
 
 def test_failed_score_stays_without_a_value(tree: Tree) -> None:

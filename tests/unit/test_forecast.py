@@ -117,6 +117,10 @@ def test_scores_cost_by_checkpoint_and_judges_by_question_and_turn(tmp_path: Pat
     assert 180 < one.seconds < two.seconds < 2 * one.seconds  # the model is loaded once
     assert made.judge_calls("tiny-mt-bench", num_checkpoints=3) == 3 * 80 * 2
     assert made.judge_calls("tiny-harness", num_checkpoints=3) == 0
+    assert made.judge_calls("mt-bench", num_checkpoints=1) == 80 * 2
+    assert made.judge_cost("mt-bench", num_checkpoints=1) == pytest.approx(160 * (1200 * 30 + 250 * 60) / 1e6)
+    asked = made.judging("mt-bench", num_checkpoints=1)
+    assert (asked.num_gpus, asked.seconds) == (0, 160 * 10 / 8)
 
 
 def test_a_site_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

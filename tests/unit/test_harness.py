@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from evaluation_toys import COLOURS, TEMPLATE, Toy, make_harness_suite, make_model, make_tokenizer, make_toy
+from evaluation_toys import COLOURS, TEMPLATE, Toy, make_harness_suite, make_model, make_tokenizer, make_toy, write_jsonl
 
 from sftstudy import hashes, spec
 from sftstudy.config import HarnessBenchmark, HubSplit, LocalFile
@@ -395,6 +395,15 @@ def test_shots_come_from_config_or_else_from_the_task(toy, tmp_path):
         assert exam.entry.fixed_shots == (expected == 0)
 
 
+def test_one_process_scores(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    exam = load_suite(suite.suite, toy.layout, benchmarks=["colours"], offline=True)["colours"]["toys"]
+    lm = _Recorder([])
+    lm.world_size = 2
+    with pytest.raises(StudyError, match=r"started as 2 processes; start it as one"):
+        harness.take_exam(lm, suite.suite.benchmarks["colours"], "toys", exam, None)
+
+
 class _Recorder:
     """A model that answers nothing and notes the prompts."""
 
@@ -433,6 +442,117 @@ def test_prompts_longer_than_the_context_are_counted(toy, tmp_path, capsys):
     path.write_text("".join(json.dumps({"question": "say " * length, "answer": "red"}) + "\n" for length in (5, 55, 80)))
     score(toy, suite, ["ckpt01"])  # context 64, of which 4 are for the answer, and a chat adds 3
     assert "ckpt01, say, say: 1 prompts were longer than the context" in capsys.readouterr().err
+
+
+def own_task(folder: Path, text: str, rows: list[dict]) -> str:
+    """An own task over JSON rows, with what `text` adds in YAML."""
+    make_harness_suite(folder)
+    write_jsonl(folder / "own.jsonl", rows)
+    (folder / "tasks/own.yaml").write_text(
+        f"""
+task: own
+dataset_path: json
+test_split: test
+dataset_kwargs: {{data_files: {{test: {folder}/own.jsonl}}}}
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["<|end|>"], do_sample: false, max_gen_toks: 4}}
+metadata: {{version: 1.0}}
+{text}
+"""
+    )
+    return "own"
+
+
+def own_suite(folder: Path, text: str, rows: list[dict], **keys) -> spec.SuiteSpec:
+    uses = [LocalFile(path=str(folder / "own.jsonl"))]
+    tasks = [own_task(folder, text, rows)]
+    return make_harness_suite(folder, edit=False, benchmarks={"own": HarnessBenchmark(tasks=tasks, uses=uses, **keys)})
+
+
+REGEX = """
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+filter_list:
+- {name: colour, filter: [{function: regex, regex_pattern: "(red|green|blue|pink)"}, {function: take_first}]}
+- {name: never, filter: [{function: regex, regex_pattern: "(nothing)", fallback: "?"}, {function: take_first}]}
+"""
+
+
+def test_replies_without_an_answer_are_counted_and_bounded(toy, tmp_path):
+    rows = [{"question": f"say {word} {other}", "answer": word} for word in COLOURS for other in ("again", "hat", "car")]
+    suite = own_suite(tmp_path, REGEX, rows, metric="exact_match", filter="colour")
+    whole = score(toy, suite, ["ckpt01"]).scores[0]
+    items = item_rows(toy, suite)
+    failed = [row for row in items if row["prediction"] == "[invalid]"]
+    assert 0 < len(failed) < len(items) == whole.num_items == 12
+    assert {row["value"] for row in failed} == {0.0}
+    assert whole.failure_share == len(failed) / 12
+    assert (whole.value, whole.lowest) == (pytest.approx(sum(row["value"] for row in items) / 12),) * 2
+    assert whole.highest == pytest.approx(whole.value + whole.failure_share)
+    never = score(toy, own_suite(tmp_path, REGEX, rows, metric="exact_match", filter="never"), ["ckpt01"]).scores[0]
+    assert (never.value, never.failure_share, never.lowest, never.highest) == (0, 1, 0, 1)
+    asked = score(toy, make_harness_suite(tmp_path), ["ckpt01"]).scores[0]
+    assert (asked.failure_share, asked.lowest, asked.highest) == (0, None, None)
+
+
+PARTS = """
+process_results: !function own_metrics.parts
+metric_list:
+- {metric: all_parts, aggregation: mean, higher_is_better: true}
+- {metric: each_part, aggregation: !function own_metrics.pooled, higher_is_better: true}
+- {metric: largest, aggregation: !function own_metrics.largest, higher_is_better: true}
+"""
+
+PARTS_CODE = """
+def parts(doc, results):
+    return {"all_parts": all(doc["parts"]), "each_part": doc["parts"], "largest": float(len(doc["parts"]))}
+
+def pooled(items):
+    return sum(map(sum, items)) / sum(map(len, items))
+
+def largest(items):
+    return max(items)
+"""
+
+
+def test_a_metric_over_parts_of_items_weighs_them_and_others_are_refused(toy, tmp_path):
+    make_harness_suite(tmp_path)
+    (tmp_path / "tasks/own_metrics.py").write_text(PARTS_CODE)
+    rows = [{"question": "say red", "answer": "red", "parts": parts} for parts in ([True], [True, False], [False] * 3)]
+    suite = own_suite(tmp_path, PARTS, rows, metric="all_parts", metrics=["each_part"])
+    found = {(row.task, row.metric): row.value for row in score(toy, suite, ["ckpt01"]).scores}
+    assert found == {("own", "all_parts"): pytest.approx(1 / 3), ("own", "each_part"): pytest.approx(2 / 6)}
+    assert [(row["value"], row["weight"]) for row in item_rows(toy, suite) if row["metric"] == "each_part"] == [
+        (1.0, 1.0),
+        (0.5, 2.0),
+        (0.0, 3.0),
+    ]
+    with pytest.raises(
+        StudyError, match=r"own.metrics: own gives no largest that is a mean over items; it has all_parts, each_part"
+    ):
+        score(toy, own_suite(tmp_path, PARTS, rows, metric="all_parts", metrics=["largest"]), ["ckpt01"])
+    with pytest.raises(StudyError, match=r"own.metric: each_part is a mean over parts of items; tables can't pair it"):
+        score(toy, own_suite(tmp_path, PARTS, rows, metric="each_part"), ["ckpt01"])
+
+
+def test_items_hold_prediction_and_log_likelihoods(toy, tmp_path):
+    suite = make_harness_suite(tmp_path)
+    score(toy, suite, ["ckpt01"])
+    rows = [row for row in item_rows(toy, suite) if row["task"] == "toys"]
+    for number, row in enumerate(rows):
+        by_hand = option_log_probs(make_model(seed=1), make_tokenizer(), row_question(tmp_path, "toys", number))
+        assert row["log_likelihoods"] == pytest.approx(by_hand, abs=1e-4)
+        assert row["prediction"] == COLOURS[by_hand.index(max(by_hand))]
+        assert row["value"] == float(row["prediction"] == COLOURS[number % 4])
+    assert len(rows) == 5
+    said = [row["prediction"] for row in item_rows(toy, suite) if row["task"] == "say"]
+    assert all(isinstance(text, str) for text in said)
+    assert len(said) == 4
+
+
+def row_question(folder: Path, task: str, number: int) -> str:
+    return json.loads((folder / f"{task}.jsonl").read_text().splitlines()[number])["question"]
 
 
 def test_bf16_logits_do_not_tie(toy):
@@ -480,3 +600,19 @@ def test_a_stock_task_runs_from_a_folder_mirror(toy, tmp_path):
     before = os.getcwd()
     whole = score(toy, suite, ["ckpt01"]).scores[0]
     assert (whole.num_items, os.getcwd()) == (12, before)
+
+
+def test_what_a_mirror_lacks_is_named_with_the_way_to_get_it(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_harness_suite(tmp_path)
+    make_mirror(tmp_path / "mirror", num_items=2)
+    task = json.loads((tmp_path / "tasks/toys.yaml").read_text()) | {"task": "gated", "dataset_path": "Idavidrein/gpqa"}
+    del task["dataset_kwargs"]
+    (tmp_path / "tasks/gated.yaml").write_text(json.dumps(task))
+    benchmark = HarnessBenchmark(tasks=["gated"], metric="acc", uses=[HubSplit(hub="Idavidrein/gpqa", split="train")])
+    suite = make_harness_suite(tmp_path, edit=False, benchmarks={"gpqa": benchmark}, mirror="mirror")
+    with pytest.raises(StudyError) as error:
+        fetch_suite(suite, layout=toy.layout)
+    folder = tmp_path / "mirror"
+    assert f"gated: the mirror {folder} has no folder Idavidrein/gpqa; ask for access at https://" in str(error.value)
+    assert f"`hf download --repo-type dataset Idavidrein/gpqa --local-dir {folder}/Idavidrein/gpqa`" in str(error.value)

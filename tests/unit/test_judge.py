@@ -235,6 +235,15 @@ def test_a_judge_that_never_answers_is_an_error(toy, tmp_path):
         judged(toy, make_mt_suite(tmp_path, judge=with_judge(url, api_key_env="NO_SUCH_KEY")))
 
 
+def test_a_few_requests_that_never_succeed_do_not_hold_up_a_score(toy, tmp_path):
+    with scripted(*[(200, "[[7]]")] * 7, (400, "too long")) as (url, requests):
+        suite = make_mt_suite(tmp_path, judge=with_judge(url), max_failure_share=0.2)
+        for _ in range(2):
+            record = judged(toy, suite)
+            assert (record.scores[0].value, record.judging[0].verdicts) == (7, {"ok": 7, "server_error": 1})
+    assert len(requests) == 7 + 2
+
+
 def test_answers_of_other_settings_are_refused(toy, tmp_path):
     with pytest.raises(StudyError, match=r"answers.jsonl: no answer by today's ckpt01 to question 81.*--forcerun"):
         judged(toy, make_mt_suite(tmp_path, max_new_tokens=5))

@@ -79,6 +79,11 @@ def test_the_average_is_over_all_six(tmp_path: Path) -> None:
     assert (partial.tasks["ifeval"].normalised, partial.average, len(partial.missing)) == (50, None, 5)
 
 
+def test_sub_tasks_may_stand_beside_a_task_that_is_taken_as_a_whole(tmp_path: Path) -> None:
+    raw = {"leaderboard_math_hard": 0.2, "leaderboard_math_algebra_hard": 0.3, "leaderboard": 0.4}
+    assert run(tmp_path, raw).tasks["math_hard"].normalised == pytest.approx(20)
+
+
 def test_a_results_file_of_lm_evals(tmp_path: Path) -> None:
     results = {f"leaderboard_{name}": {"acc_norm,none": 0.3, "acc_norm_stderr,none": 0.01} for name in ("gpqa", "gpqa_main")}
     results["leaderboard_ifeval"] = {
@@ -87,10 +92,17 @@ def test_a_results_file_of_lm_evals(tmp_path: Path) -> None:
         "prompt_level_loose_acc,none": 1,
     }
     results["leaderboard_mmlu_pro"] = {"acc,none": 0.5309}
+    results |= {f"leaderboard_{name}": {"exact_match,none": 0.25} for name in ("math_hard", "math_algebra_hard", "arc_challenge")}
     results["leaderboard"] = {"acc,none": 0.5}
     results["hellaswag"] = {"acc,none": 0.5}
-    found = run(tmp_path, {"results": results, "config": {}}).tasks
-    assert {name: round(score.normalised, 2) for name, score in found.items()} == {"gpqa": 6.67, "ifeval": 50.0, "mmlu_pro": 47.88}
+    assert run(tmp_path, results).tasks == run(tmp_path, {"results": results, "config": {}}).tasks
+    found = run(tmp_path, results).tasks
+    assert {name: round(score.normalised, 2) for name, score in found.items()} == {
+        "gpqa": 6.67,
+        "ifeval": 50.0,
+        "math_hard": 25.0,
+        "mmlu_pro": 47.88,
+    }
 
 
 @pytest.mark.parametrize(

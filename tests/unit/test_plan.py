@@ -84,6 +84,25 @@ def plan_of(folder: Path, *recipes: str, settings: str = "") -> Plan:
     return Plan.from_config(CONFIG, overlay=folder)
 
 
+def test_a_weighted_selection_has_its_benchmarks_scored_and_hangs_on_their_chance_level(tmp_path: Path) -> None:
+    weighted = "{weights: {tiny-mmlu: 0.7, tiny-mt-bench: 0.3}, rule: earliest}"
+    found = []
+    for name, chance in (("one", 0.25), ("two", 0.2)):
+        plan = plan_of(tmp_path / name, "branch")
+        recipes = tmp_path / name / "recipes.yaml"
+        recipes.write_text(recipes.read_text().replace("{benchmark: tiny-mmlu}", weighted))
+        registry = Plan.from_config(CONFIG, overlay=tmp_path / name).registry
+        suite = registry.suites["tiny-harness"]
+        exam = suite.benchmarks["tiny-mmlu"].model_copy(update={"chance": chance})
+        changed = suite.model_copy(update={"benchmarks": suite.benchmarks | {"tiny-mmlu": exam}})
+        plan = Plan(registry.model_copy(update={"suites": registry.suites | {"tiny-harness": changed}}), ["own"], CONFIG)
+        assert plan.suites_of(named(plan)["branch/02-knowledge"]) == ["tiny-harness", "tiny-mt-bench"]
+        parent = named(plan)["branch/03-skills"].parent
+        assert parent is not None
+        found.append(parent.selection_hash)
+    assert found[0] != found[1]
+
+
 def named(plan: Plan) -> dict[str, spec.StageSpec]:
     return {f"{stage.recipe}/{stage.stage}": stage for stage in plan.stages.values() if stage.training}
 
@@ -201,7 +220,7 @@ def test_what_judging_needs_is_planned() -> None:
 
 def test_a_new_benchmark_replans_the_overlap_report_and_the_tables_alone() -> None:
     def texts(*benchmarks: str) -> dict[str, str]:
-        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks)})
+        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks), "claims": {}})
         suites = registry.suites | {"new": registry.suites["tiny-mt-bench"]}
         plan = Plan(registry.model_copy(update={"studies": {"tiny": study}, "suites": suites}), ["tiny"], CONFIG)
         return {str(folder): spec.to_text(value) for folder, value in plan.specs.items()}

@@ -3,12 +3,19 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from sftstudy import forecast, needs
 from sftstudy.config import Training
+from sftstudy.environment import Site
 from sftstudy.forecast import HOST_MARGIN, START_S, host_mb, minutes
 from sftstudy.gpus import GPUS
+from sftstudy.outlook import outlook
+from sftstudy.plan import Plan
 from sftstudy.sizes import ModelSize
+from sftstudy.tables.plan_page import rows_of
 
+CONFIG = Path(__file__).parents[2] / "config"
 DOC = Path(__file__).parents[2] / "docs" / "planning.md"
 ARCHITECTURE = {
     "hidden_size": 4096,
@@ -81,3 +88,18 @@ def test_assumptions_are_written_down() -> None:
     assert f"{100 * needs.SUPERVISED_SHARE:.0f} % of the tokens" in text
     assert f"{forecast.NUM_QUESTIONS} questions" in text
     assert f"answers of {forecast.ANSWER_TOKENS} tokens" in text
+
+
+def test_the_papers_whole_study_takes_what_is_written() -> None:
+    studies = sorted(path.stem for path in (CONFIG / "studies").glob("paper-e*.yaml"))
+    assert len(studies) == 20
+    found = outlook(Plan.from_config(CONFIG, studies=studies), Site(GPUS["H100"], gpus_per_stage=8))
+    rows = re.findall(r"^\| ([a-z ,]+) \| (\d*) ?\| (\d*) ?\| ([\d,]+) \|$", DOC.read_text(), flags=re.MULTILINE)
+    written = {label: (int(runs or 0), int(stages or 0), float(hours.replace(",", ""))) for label, runs, stages, hours in rows}
+    assert len(written) == 4
+    for label, (runs, stages, hours) in written.items():
+        work = rows_of(found)[label]
+        assert (work.runs, work.stages) == (runs, stages), label
+        assert work.gpu_hours == pytest.approx(hours, rel=0.1), label
+    assert found.shared.unknown == frozenset()
+    assert any("llama" in name for name in found.too_large)

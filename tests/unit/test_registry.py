@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from sftstudy.config import HubModel
 from sftstudy.errors import StudyError
 from sftstudy.plan import Plan
 from sftstudy.registry import load
+from sftstudy.spec import spec_hash
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -109,6 +111,19 @@ MISTAKES = {
         },
         "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
     ),
+    "claim about a recipe that is not run": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\nclaims: {c: {kind: direction, statement: s, first: mine, second: miner, margins: {tiny-mmlu: 0.1}}}"
+        },
+        "studies/mine.yaml: claims.c: no recipe of this study 'miner'; did you mean 'mine'?",
+    ),
+    "selection by nothing": (
+        {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}, select: {{instruct: {{rule: best}}}}}}}}"},
+        "recipes.yaml: recipes.mine.select.instruct: give either benchmark or weights",
+    ),
     "kept recipe that is not there": (
         {"config": "studies: [tiny]\nkeep: [tiny-lab-stakked]"},
         "config.yaml: keep: no recipe 'tiny-lab-stakked'; did you mean 'tiny-lab-stacked'?",
@@ -145,6 +160,52 @@ MISTAKES = {
         {"recipes": branches(mine="tiny-lab-phased, phase: instruct")[:-2] + ", select: {instruct: {benchmark: tiny-mmlu}}}}"}
         | study(),
         "recipes.yaml: mine: no phase of data 'tiny' after 'instruct' 'instruct'; known: knowledge, skills",
+    ),
+    "source of a key that is not there": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}, sources: {{paper: [learning_rte]}}}}}}"},
+        "recipes.yaml: recipes.mine: sources: learning_rte is no key of this definition; correct it, or remove it",
+    ),
+    "two sources of a key": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}, sources: {{paper: [epochs], code: [epochs]}}}}}}"},
+        "recipes.yaml: recipes.mine.sources: epochs stands there twice; name one source for it",
+    ),
+    "saves within a step": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB.replace('num_checkpoints: 1', 'save_every: 7')}}}}}"}
+        | study(),
+        "recipes.yaml: mine: with data 'tiny', stage 01-stacked: save_every 7 is less than a batch of 8; save less often",
+    ),
+    "pin of a model that has a revision": (
+        {"config": "studies: [tiny]\npins: {x/y: abc}", "models": "mine: {source: hub, id: x/y, revision: def}"},
+        "config.yaml: pins: no model without a revision and with the id 'x/y'; known: ibm-granite/granite-3b-code-base-2k, ",
+    ),
+    "unknown model instead": (
+        {"config": "studies: [tiny]\ninstead: {model: {tiny-llama: tny-llama}}"},
+        "config.yaml: instead.model: no model 'tny-llama'; did you mean 'tiny-llama'?",
+    ),
+    "sweeps that disagree on a cell": (
+        {
+            "recipes": (
+                "sweeps: {a: {base: tiny-lab-stacked, vary: {clip_norm: [2.0]}, name: x}, "
+                "b: {base: tiny-lab-stacked, vary: {clip_norm: [3.0]}, name: x}}"
+            )
+        },
+        "recipes.yaml: x: defined before; choose another name, results are filed by it",
+    ),
+    "table of the paper with other arms": (
+        study(recipe="tiny-lab-stacked, tiny-lab-phased")
+        | {
+            "studies_mine": study(recipe="tiny-lab-stacked, tiny-lab-phased")["studies_mine"]
+            + "\ntables: {t: {kind: arms, caption: c, arms: {A: tiny-lab-stacked, B: tiny-lab-phased}, paper: table-11}}"
+        },
+        "studies/mine.yaml: tables.t.paper: the arms of 'table-11' are Stacked, Phased; call yours the same",
+    ),
+    "published table that is not there": (
+        study(recipe="tiny-lab-stacked")
+        | {
+            "studies_mine": study(recipe="tiny-lab-stacked")["studies_mine"]
+            + "\ntables: {t: {kind: published, caption: c, tables: [table-14]}}"
+        },
+        "studies/mine.yaml: tables.t.tables: no entry of paper/tables.yaml 'table-14'; did you mean 'table-13'?",
     ),
     "no selection": (
         {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}}}}}"} | study(),
@@ -184,6 +245,90 @@ def test_sweep_cell_that_equals_its_base_keeps_its_name() -> None:
     assert all(cell in registry.recipes for cell in cells)
 
 
+def test_sweeps_share_equal_cells(tmp_path: Path) -> None:
+    rates = "{base: tiny-lab-stacked, vary: {learning_rate: [%s]}, name: '{base}-{learning_rate:g}'}"
+    registry, _ = load(CONFIG, overlay=overlay(tmp_path, recipes=f"sweeps: {{a: {rates % '1, 2'}, b: {rates % '2, 3'}}}"))
+    assert registry.sweeps["a"] == ["tiny-lab-stacked-1", "tiny-lab-stacked-2"]
+    assert registry.sweeps["b"] == ["tiny-lab-stacked-2", "tiny-lab-stacked-3"]
+
+
+def test_a_registry_may_be_spread_over_files_and_a_message_names_the_right_one(tmp_path: Path) -> None:
+    files = {"models/hub": "mine: {source: hub, id: x/y}", "models": "yours: {source: folder, path: w}"} | study(
+        model="mine", recipe="tiny-lab-stacked"
+    )
+    plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert {"mine", "yours", "tiny-llama"} <= plan.registry.models.keys()
+    assert plan.missing_inputs == [
+        "models/hub.yaml: mine.revision: not stated; choose a commit on the hub, and put `pins: {x/y: COMMIT}` into config.yaml of "
+        "your overlay"
+    ]
+    with pytest.raises(StudyError, match=r"models/hub.yaml: yours: defined before"):
+        load(CONFIG, overlay=overlay(tmp_path, **{"models/hub": "yours: {source: folder, path: w}"}))
+
+
+def test_a_pin_is_the_revision(tmp_path: Path) -> None:
+    files = {"models": "mine: {source: hub, id: x/y}"} | study(model="mine", recipe="tiny-lab-stacked")
+    pinned = files | {"config": "studies: [mine]\npins: {x/y: abc}"}
+    plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **pinned))
+    model = plan.registry.models["mine"]
+    assert isinstance(model, HubModel)
+    assert model.revision == "abc"
+    assert plan.missing_inputs == []
+    unpinned = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert spec_hash(plan.model_spec("mine")) != spec_hash(unpinned.model_spec("mine"))
+
+
+def test_a_study_runs_on_what_is_named_instead(tmp_path: Path) -> None:
+    files = {
+        "config": "studies: [tiny]\ninstead: {model: {tiny-llama: mine}}",
+        "models": "mine: {source: folder, path: weights}",
+    }
+    plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert {run.model for run in plan.runs["tiny"]} == {"mine"}
+    assert {stage.model for stage in plan.study_spec("tiny").stages} == {"mine"}
+
+
 def test_exponents_without_a_dot_are_numbers() -> None:
     registry, _ = load(CONFIG)
     assert isinstance(registry.recipes["tiny-lab-stacked"].training.learning_rate, float)
+
+
+SUITE = "{kind: harness, benchmarks: {%s: {tasks: [arc_easy], metric: acc, uses: [{hub: x/y, split: test}]}}}"
+
+
+def test_a_registry_may_be_several_files(tmp_path: Path) -> None:
+    base = overlay(tmp_path, benchmarks=f"one: {SUITE % 'b1'}")
+    (base / "benchmarks").mkdir()
+    (base / "benchmarks/more.yaml").write_text(f"two: {SUITE % 'b2'}")
+    assert {"one", "two", "mmlu", "leaderboard-v2"} <= load(CONFIG, overlay=base)[0].suites.keys()
+    (base / "benchmarks/more.yaml").write_text(f"one: {SUITE % 'b2'}")
+    with pytest.raises(StudyError, match=r"benchmarks/more.yaml: one: defined before"):
+        load(CONFIG, overlay=base)
+
+
+def test_one_mirror_serves_all_suites_that_name_none(tmp_path: Path) -> None:
+    own = (SUITE % "b2").replace("kind: harness", "kind: harness, mirror: own")
+    base = overlay(tmp_path, config="{studies: [tiny], mirror: raw/hub}", benchmarks=f"one: {SUITE % 'b1'}\ntwo: {own}")
+    suites = load(CONFIG, overlay=base)[0].suites
+    found = {name: Path(suites[name].mirror or "") for name in ("one", "two", "mmlu")}
+    assert found == {"one": tmp_path / "raw/hub", "two": tmp_path / "own", "mmlu": tmp_path / "raw/hub"}
+
+
+def test_shipped_suites_hold_the_published_numbers() -> None:
+    suites = load(CONFIG)[0].suites
+    benchmarks = {
+        name: benchmark for suite in suites.values() if suite.kind == "harness" for name, benchmark in suite.benchmarks.items()
+    }
+    shots = {"v1-arc-challenge": 25, "v1-hellaswag": 10, "v1-mmlu": 5, "v1-truthfulqa": 0, "v1-winogrande": 5, "v1-gsm8k": 5}
+    shots |= {"mmlu": 5, "mmlu-0-shot": 0, "mmlu-chat": 5, "leaderboard-bbh": 3, "leaderboard-mmlu-pro": 5, "leaderboard-math": 4}
+    assert {name: benchmarks[name].num_fewshot for name in shots} == shots
+    assert all(benchmark.num_items for name, benchmark in benchmarks.items() if not name.startswith("tiny"))
+    assert all(benchmark.chat_template for name, benchmark in benchmarks.items() if name.startswith("leaderboard"))
+    domains = benchmarks["mmlu"].groups
+    parts = [domains[name] for name in ("stem", "humanities", "social_sciences", "other")]
+    subjects = {task for part in parts for task in part}
+    assert [len(part) for part in parts] == [19, 13, 12, 13]
+    assert len(subjects) == 57
+    assert set(domains["facts"]) < subjects
+    merged = benchmarks["bbh"].families
+    assert 27 - sum(map(len, merged.values())) + len(merged) == 23

@@ -95,10 +95,11 @@ def test_one_item_has_no_interval() -> None:
 def test_macro_average_weighs_tasks_equally_and_is_stratified() -> None:
     rows = [1, 1, 1, 0] * 4 + [0, 1] * 4
     found = estimate(arm(rows, tasks="a" * 16 + "b" * 8), "fraction", average="macro")
-    variance = (np.var(rows[:16], ddof=1) / 16 + np.var(rows[16:], ddof=1) / 8) / 4
+    parts = np.var(rows[:16], ddof=1) / 16, np.var(rows[16:], ddof=1) / 8
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 15 + parts[1] ** 2 / 7)
     assert found is not None
     assert found.value == pytest.approx(0.625)
-    assert found.low == pytest.approx(0.625 - reference.t.ppf(0.975, 22) * math.sqrt(variance))
+    assert found.low == pytest.approx(0.625 - reference.t.ppf(0.975, freedom) * math.sqrt(sum(parts)) / 2)
     assert mean(np.array(rows, dtype=float), "a" * 16 + "b" * 8, "micro") == pytest.approx(16 / 24)
 
 

@@ -1,6 +1,9 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,28 @@ from sftstudy.plan import Plan
 from sftstudy.records import TrainingRecord, provenance, write_record
 from sftstudy.spec import spec_hash
 
-PROFILES: dict[str, list[str]] = {"default": [], "slurm": ["--profile", "slurm"]}
+PROFILES: dict[str, list[str]] = {
+    "default": [],
+    "slurm": ["--profile", "slurm"],
+    "workstation": ["--profile", "workstation"],
+}
+WORKSTATION = {"STUDY_GPU": "RTX 4090", "STUDY_GPUS_PER_NODE": "2", "STUDY_DEVICES": "0,1"}
+HOLD = """
+rule all:
+    input: expand("{job}.txt", job=range(5))
+rule hold:
+    output: "{job}.txt"
+    resources: gpu=1
+    shell: "python hold.py > {output}"
+"""
+HOLDER = """
+import os, time
+from sftstudy.devices import claim
+claim(1, patience_s=0)
+begin = time.time()
+time.sleep(0.5)
+print(os.environ["CUDA_VISIBLE_DEVICES"], begin, time.time())
+"""
 PROBE = """
 rule probe:
     output: "probe.txt"
@@ -24,10 +48,37 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "plans.yaml"
 def test_every_shipped_study_plans_as_before(checkout: Path, pytestconfig: pytest.Config) -> None:
     studies = sorted(path.stem for path in (checkout / "config" / "studies").glob("*.yaml"))
     assert studies
-    found = {study: job_counts(snakemake(checkout, "-n", "--config", f"studies={study}").stdout) for study in studies}
+    with ThreadPoolExecutor(2) as pool:
+        plans = pool.map(
+            lambda study: snakemake(checkout, "-n", "--quiet", "rules", "--config", f"studies={study}").stdout, studies
+        )
+        found = {study: job_counts(output) for study, output in zip(studies, plans, strict=True)}
     if pytestconfig.getoption("--fix"):
         GOLDEN.write_text(yaml.safe_dump(found))
     assert found == yaml.safe_load(GOLDEN.read_text())
+
+
+def test_an_unpinned_model_plans_and_does_not_run(checkout: Path) -> None:
+    study = ("--config", "studies=paper-e17-llama-recipe")
+    wanted = (
+        "models/paper.yaml: llama-3b.revision: not stated; choose a commit on the hub, and put `pins: {meta-llama/Llama-3.2-3B: "
+    )
+    planned = snakemake(checkout, "-n", *study)
+    assert planned.returncode == 0
+    assert f"to be supplied before it runs: {wanted}" in planned.stdout
+    run = snakemake(checkout, "-c1", *study)
+    assert run.returncode == 1
+    assert f"error: {wanted}" in run.stdout
+    assert not (checkout / "results").exists()
+
+
+def test_the_papers_table_is_made_from_nothing(checkout: Path) -> None:
+    target = "results/studies/paper-e17-llama-recipe/tables/published.md"
+    arguments = ("-c1", "-F", "--nolock", "-s", "workflow/tables.smk", target, "--config", "studies=paper-e17-llama-recipe")
+    made = snakemake(checkout, *arguments)
+    assert made.returncode == 0, made.stdout
+    row = next(line for line in (checkout / target).read_text().splitlines() if line.startswith("| MTBench"))
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["-", "**5.00**", "4.97", "9,232,227", "*2,473,477*"]
 
 
 def test_dry_run_loads_no_torch(checkout: Path) -> None:
@@ -88,11 +139,14 @@ def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checko
     assert planned.returncode == 0, planned.stdout
     rules = ("train_stage", "score_harness", "judge_mt_bench", "prepare_phase")
     asked = {rule: resources_of(planned.stdout, rule) for rule in rules}
-    assert asked["train_stage"].items() >= {"slurm_account": "lab", "slurm_partition": "gpu", "gpu": "1", "device": "cuda"}.items()
-    assert asked["score_harness"].items() >= {"slurm_partition": "gpu", "gpu": "1"}.items()
+    assert (
+        asked["train_stage"].items()
+        >= {"slurm_account": "lab", "slurm_partition": "gpu", "gres": "gpu:1", "device": "cuda"}.items()
+    )
+    assert asked["score_harness"].items() >= {"slurm_partition": "gpu", "gres": "gpu:1"}.items()
     for rule in ("judge_mt_bench", "prepare_phase"):
         assert asked[rule]["slurm_partition"] == "cpu", rule
-        assert "gpu" not in asked[rule], rule
+        assert "gres" not in asked[rule], rule
 
 
 def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(checkout: Path) -> None:
@@ -103,12 +157,12 @@ def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(check
     folder = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
     arguments = (f"results/{folder}/training.json", "--profile", "slurm", "-n")
     first = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
-    assert int(first["gpu"]) == int(first["processes"]) > 1
+    assert first["gres"] == f"gpu:{first['processes']}" != "gpu:1"
     wider = resources_of(snakemake(checkout, *arguments, environment=SITE | {"STUDY_GPUS_PER_STAGE": "8"}).stdout, "train_stage")
-    assert (wider["gpu"], wider["processes"]) == ("8", "8")
+    assert (wider["gres"], wider["processes"]) == ("gpu:8", "8")
     finish(checkout, folder)
     done = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
-    assert "gpu" not in done
+    assert "gres" not in done
     assert (done["slurm_partition"], done["processes"], done["device"]) == ("cpu", "1", "cuda")
 
 
@@ -162,12 +216,59 @@ def test_effective_settings_under_each_profile(checkout: Path) -> None:
     probe = checkout / "probe.smk"
     probe.write_text(PROBE)
     found = {
-        name: snakemake(checkout, "-n", "-s", "probe.smk", *arguments, environment=SITE).stdout
+        name: snakemake(checkout, "-n", "-s", "probe.smk", *arguments, environment=SITE | WORKSTATION).stdout
         for name, arguments in PROFILES.items()
     }
-    assert len(found) == 2
+    assert len(found) == 3
     for name, output in found.items():
         assert set(re.findall(r"RerunTrigger\.(\w+)", output)) == {"MTIME", "INPUT", "PARAMS"}, name
+
+
+def test_on_a_workstation_gpus_are_counted_and_no_two_jobs_have_the_same_one(checkout: Path) -> None:
+    planned = snakemake(checkout, "--profile", "workstation", "-n", environment=WORKSTATION).stdout
+    assert resources_of(planned, "train_stage").items() >= {"gpu": "1", "device": "cuda", "processes": "1"}.items()
+    assert "gpu" not in resources_of(planned, "prepare_phase")
+    (checkout / "hold.smk").write_text(HOLD)
+    (checkout / "hold.py").write_text(HOLDER)
+    environment = WORKSTATION | {"TMPDIR": str(checkout), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    ran = snakemake(checkout, "-s", "hold.smk", "--profile", "workstation", "-c5", environment=environment)
+    assert ran.returncode == 0, ran.stdout  # a job that found both taken would have failed at once
+    held: dict[str, list[tuple[float, float]]] = {}
+    for job in range(5):
+        device, begin, end = (checkout / f"{job}.txt").read_text().split()
+        held.setdefault(device, []).append((float(begin), float(end)))
+    assert set(held) == {"0", "1"}
+    for spans in held.values():
+        assert all(end <= begin for (_, end), (begin, _) in pairwise(sorted(spans)))
+
+
+def test_fetch_brings_models_and_data_of_others_and_jobs_on_other_machines_ask_no_hub(checkout: Path) -> None:
+    files = {
+        "config.yaml": "studies: [own]",
+        "models.yaml": "big: {source: hub, id: a/b, revision: main}",
+        "data.yaml": "chats: {phases: {all: {sources: [{from: {hub: a/chats, split: train}}], num_samples: 640}}}",
+        "studies/own.yaml": (
+            "question: q\nruns: [{model: [big, tiny-llama], data: [chats, tiny], recipe: [tiny-lab-stacked], seed: [1]}]\n"
+            "benchmarks: [tiny-mmlu, own-mmlu]"
+        ),
+        "benchmarks.yaml": (
+            "own:\n  kind: harness\n  benchmarks: {own-mmlu: {tasks: [mmlu], metric: acc, uses: [{hub: a/mmlu, split: test}]}}"
+        ),
+    }
+    for name, text in files.items():
+        (checkout / "own" / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / "own" / name).write_text(text)
+    jobs = job_counts(snakemake(checkout, "fetch", "-n", "--config", "overlay=own").stdout)
+    assert jobs == {"fetch": 1, "fetch_model": 1, "fetch_suite": 1, "validate_data": 1, "write_spec": 3}
+    assert job_counts(snakemake(checkout, "fetch", "-n").stdout) == {"fetch": 1}  # the tiny study makes all it needs
+    (checkout / "probe.smk").write_text('include: "workflow/rules/common.smk"\nprint("hub:", os.environ.get("HF_HUB_OFFLINE"))\n')
+    said = {
+        (mode, offline): snakemake(checkout, "-s", "probe.smk", "-n", *mode, environment={"STUDY_OFFLINE": offline}).stdout
+        for mode in ((), ("--mode", "remote"), ("--mode", "subprocess"))
+        for offline in ("0", "1")
+    }
+    assert all("hub: " in found for found in said.values())
+    assert {key for key, found in said.items() if "hub: 1" in found} == {(("--mode", "remote"), "1")}
 
 
 def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytest.Config) -> None:

@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs, switch_hub_off
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
@@ -15,6 +15,8 @@ from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
 share_with_jobs(config)
+if workflow.remote_exec:
+    switch_hub_off()
 
 CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
@@ -57,6 +59,7 @@ wildcard_constraints:
     world=r"[^/]+",
 
 
+FETCHED = [str(record) for record in PLAN.fetched]
 PREPARED = [str(folder / "phase.json") for folder, value in PLAN.specs.items() if value.kind == "phase"]
 PASSPORTS = sorted({str(LAYOUT.passport(value.model, value.data)) for value in PLAN.specs.values() if value.kind == "phase"})
 TRAINED = [str(folder / "training.json") for folder, stage in PLAN.stages.items() if stage.training]
@@ -73,6 +76,7 @@ TABLES = [
     for name in [
         *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
         *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
+        *(["claims.html"] if PLAN.registry.studies[study].claims else []),
         *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
         *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
         "summary.txt",
@@ -245,11 +249,20 @@ def selection_of(wildcards):
     return PLAN.selection_of(stage_of(wildcards))
 
 
-def selection_suite(wildcards):
-    """The suite that scores the benchmark by which a stage's checkpoint is chosen."""
-    return PLAN.registry.benchmarks[selection_of(wildcards).benchmark]
+def selection_suites(wildcards):
+    """Specs of the suites that score the benchmarks by which a stage's checkpoint is chosen."""
+    return [str(LAYOUT.suite_spec(suite)) for suite in PLAN.selection_suites(selection_of(wildcards))]
 
 
 def selection_scores(wildcards):
     """Score records that the choice of a stage's checkpoint reads."""
-    return [f"{stem}.json" for stem in PLAN.score_stems(stage_of(wildcards), selection_suite(wildcards))]
+    stage = stage_of(wildcards)
+    return [f"{stem}.json" for suite in PLAN.selection_suites(selection_of(wildcards)) for stem in PLAN.score_stems(stage, suite)]
+
+
+def selection_flags(wildcards):
+    """How a stage's checkpoint is chosen, as arguments of the program that does it."""
+    selection = selection_of(wildcards)
+    weights = [f"{benchmark}={weight!r}" for benchmark, weight in selection.weights.items()]
+    by = ["--weights", *weights] if weights else ["--benchmark", selection.benchmark]
+    return [*by, "--rule", selection.rule, *(["--holdout"] if selection.holdout else [])]

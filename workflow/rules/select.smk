@@ -8,7 +8,7 @@ localrules:
 rule select_checkpoint:
     input:
         stage="<run>/{stage}/spec.yaml",
-        suite=lambda wildcards: LAYOUT.suite_spec(selection_suite(wildcards)),
+        suites=selection_suites,
         scores=selection_scores,
     output:
         "<run>/{stage}/selection.json",
@@ -19,8 +19,7 @@ rule select_checkpoint:
     params:
         script=SCRIPTS / "select_checkpoint.py",
         semantics=semantics("select_checkpoint"),
-        benchmark=lambda wildcards: selection_of(wildcards).benchmark,
-        rule=lambda wildcards: selection_of(wildcards).rule,
+        selection=selection_flags,
     shell:
-        "python {params.script:q} {input.stage:q} {input.suite:q} --scores {input.scores:q}"
-        " --benchmark {params.benchmark} --rule {params.rule} 2> {log:q}"
+        "python {params.script:q} {input.stage:q} --suites {input.suites:q} --scores {input.scores:q}"
+        " {params.selection:q} 2> {log:q}"

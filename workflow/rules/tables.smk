@@ -54,6 +54,24 @@ rule render_figure:
         "python {params.script:q} {input.study:q} {wildcards.figure} 2> {log:q}"
 
 
+rule check_claims:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+    output:
+        "<results>/studies/{study}/claims.json",
+        "<results>/studies/{study}/claims.html",
+    log:
+        "<logs>/check_claims/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "check_claims.py",
+        semantics=semantics("check_claims"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
 rule summarize_study:
     input:
         study="<results>/studies/{study}/spec.yaml",

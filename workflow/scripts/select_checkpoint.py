@@ -1,33 +1,77 @@
-"""Makes a stage's selection.json: the checkpoint, chosen by one benchmark's scores, that the next stage starts from.
+"""Chooses a checkpoint: of a stage, as its selection.json, or from per-item results that were made elsewhere.
 
-By hand: python workflow/scripts/select_checkpoint.py STAGE/spec.yaml SUITE/spec.yaml --scores PART01.json --benchmark mmlu
+By hand: python workflow/scripts/select_checkpoint.py STAGE/spec.yaml --suites SUITE/spec.yaml --scores PART01.json --benchmark mmlu
+     or: python workflow/scripts/select_checkpoint.py --items FILE.csv --record OUT.json
 """
 
+import argparse
 from pathlib import Path
+from typing import get_args
 
-from sftstudy.config import Selection
-from sftstudy.program import layout_of, parser, read_spec, run
+from sftstudy.config import Rule, Selection
+from sftstudy.errors import StudyError
+from sftstudy.outside import choose_from_items, describe
+from sftstudy.program import layout_of, read_spec, run
 from sftstudy.records import stopped_status, write_record
-from sftstudy.select import nothing_selected, read_candidates, selection_record
+from sftstudy.select import nothing_selected, select_checkpoint
 from sftstudy.spec import StageSpec, SuiteSpec
 
 
 def main() -> None:
-    """Choose one of a stage's checkpoints."""
-    arguments_parser = parser(__doc__)
-    arguments_parser.add_argument("suite", type=Path, help="spec.yaml of the suite that holds the benchmark")
-    arguments_parser.add_argument("--scores", type=Path, nargs="+", required=True, help="score records of all parts, in order")
-    arguments_parser.add_argument("--benchmark", required=True)
-    arguments_parser.add_argument("--rule", choices=("best", "last"), default="best")
-    arguments = arguments_parser.parse_args()
-    stage, suite = read_spec(arguments.spec, StageSpec), read_spec(arguments.suite, SuiteSpec)
-    selection = Selection(benchmark=arguments.benchmark, rule=arguments.rule)
+    """Choose one checkpoint."""
+    arguments = parse()
+    if arguments.items:
+        record = choose_from_items(
+            arguments.items, rule=arguments.rule, average=arguments.average, cluster=arguments.cluster, seed=arguments.seed
+        )
+        write_record(arguments.record, record)
+        print(describe(record))
+        return
+    stage, suites = read_spec(arguments.spec, StageSpec), [read_spec(path, SuiteSpec) for path in arguments.suites]
+    selection = Selection(
+        benchmark=arguments.benchmark, weights=dict(arguments.weights), rule=arguments.rule, holdout=arguments.holdout
+    )
     folder = layout_of(arguments).stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     if status := stopped_status(folder / "training.json"):
-        write_record(folder / "selection.json", nothing_selected(stage, suite, selection=selection, status=status))
-        return
-    candidates = read_candidates(stage, suite, benchmark=selection.benchmark, records=arguments.scores)
-    write_record(folder / "selection.json", selection_record(stage, suite, selection=selection, candidates=candidates))
+        choice = nothing_selected(stage, suites, selection=selection, status=status)
+    else:
+        choice = select_checkpoint(stage, suites, selection=selection, records=arguments.scores)
+    write_record(folder / "selection.json", choice)
+
+
+def parse() -> argparse.Namespace:
+    """The arguments: those of a stage, or those of per-item results. Raises StudyError if they are neither."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rule", choices=get_args(Rule), default="best")
+    stage = parser.add_argument_group("a stage of a study")
+    stage.add_argument("spec", type=Path, nargs="?", help="the stage's spec.yaml")
+    stage.add_argument("--suites", type=Path, nargs="+", default=[], help="spec.yaml of each suite that is looked at")
+    stage.add_argument("--scores", type=Path, nargs="+", default=[], help="score records of all their parts, in order")
+    stage.add_argument("--benchmark", help="choose by this one")
+    stage.add_argument("--weights", nargs="+", type=weight, default=[], metavar="BENCHMARK=WEIGHT", help="choose by several")
+    stage.add_argument("--holdout", action="store_true", help="choose on one half of the items")
+    stage.add_argument("--results", type=Path, default=Path("results"), help="root of the records")
+    stage.add_argument("--scratch", type=Path, default=Path("scratch"), help="not read; all programs take it")
+    outside = parser.add_argument_group("per-item results from elsewhere")
+    outside.add_argument("--items", type=Path, help="CSV or Parquet file with columns ckpt, task, item, correct, perhaps samples")
+    outside.add_argument("--record", type=Path, help="the JSON file to write")
+    outside.add_argument(
+        "--average", choices=("micro", "macro"), default="micro", help="choose by the mean over items, or over tasks"
+    )
+    outside.add_argument("--cluster", metavar="COLUMN", help="items with one value of it were drawn together, such as `task`")
+    outside.add_argument("--seed", type=int, default=0, help="of the order of items in the racing replay")
+    arguments = parser.parse_args()
+    if arguments.items and (arguments.spec or arguments.record is None):
+        raise StudyError("--items: give --record OUT.json with it, and no stage")
+    if not arguments.items and not (arguments.spec and arguments.suites and (arguments.benchmark or arguments.weights)):
+        raise StudyError("give a stage's spec.yaml with --suites, --scores and --benchmark, or --items FILE with --record OUT.json")
+    return arguments
+
+
+def weight(text: str) -> tuple[str, float]:
+    """A benchmark and its weight from `mmlu=0.5`."""
+    benchmark, _, number = text.partition("=")
+    return benchmark, float(number)
 
 
 if __name__ == "__main__":

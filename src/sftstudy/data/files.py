@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from sftstudy.config import HubSplit, LocalFile, Location
+from sftstudy.environment import hub_remedy
 from sftstudy.errors import StudyError
 from sftstudy.locate import files_below, locate, name_of
 from sftstudy.paths import Layout
@@ -155,7 +156,8 @@ def _hub_rows(split: HubSplit) -> Rows:
         rows = load_dataset(split.hub, split.config, split=split.split, revision=split.revision)
     except Exception as error:  # the library raises dozens of kinds, all of which mean that the rows are not to be had
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise StudyError(f"{name}: {first}; check name, split and revision, and that the hub or its cache can be reached") from None
+        remedy = f"check name, split and revision, and that the hub or its cache can be reached{hub_remedy()}"
+        raise StudyError(f"{name}: {first}; {remedy}") from None
     for number, row in enumerate(rows, start=1):
         yield f"{name}: row {number}", row
 

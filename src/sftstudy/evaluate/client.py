@@ -119,7 +119,7 @@ class _Asking:
     progress: Progress
     usage: Usage = field(default_factory=Usage)
     num_failures: int = 0
-    num_failures_in_a_row: int = 0
+    num_exhausted_in_a_row: int = 0
 
     def __post_init__(self) -> None:
         self.key = api_key(self.judge)
@@ -162,19 +162,15 @@ class _Asking:
 
     def _count(self, reply: Reply) -> None:
         self.usage += reply.usage
-        if reply.status == "server_error":
-            self.num_failures += 1
-            self.num_failures_in_a_row += 1
-        else:
-            self.num_failures_in_a_row = 0
+        self.num_failures += reply.status == "server_error"
         spent = self.usage.cost(self.judge)
         more = [f"{self.num_failures} failed"] if self.num_failures else []
         more += [f"{self.usage.total} tokens"] if self.usage.total else []
         more += [f"cost {spent:.2f}"] if spent else []
         self.progress.report(1, more=", ".join(more))
-        if self.num_failures_in_a_row >= NUM_FAILURES_TO_STOP:
+        if self.num_exhausted_in_a_row >= NUM_FAILURES_TO_STOP:
             raise StudyError(
-                f"judge {self.judge.model}: {self.num_failures_in_a_row} requests in a row failed, the last one with: "
+                f"judge {self.judge.model}: {self.num_exhausted_in_a_row} requests in a row failed, the last one with: "
                 f"{reply.text}; verdicts so far are kept: mend it, run again"
             )
 
@@ -198,10 +194,16 @@ class _Asking:
                 if error.unserved:
                     self.ledger.settle(billed, Usage())
                 if attempt == self.judge.num_retries:
+                    self.num_exhausted_in_a_row += 1
                     return self._reply(request, "server_error", f"{error} (after {attempt + 1} tries)")
                 await self._rest(_pause_s(error, attempt))
+            except StudyError:
+                self.ledger.settle(billed, Usage())
+                raise
             else:
-                self.ledger.settle(billed, reply.usage)
+                self.num_exhausted_in_a_row = 0
+                if reply.status != "answered" or reply.usage.total:  # untold tokens are reckoned at the most
+                    self.ledger.settle(billed, reply.usage)
                 return reply
         raise AssertionError("the last attempt returns")
 

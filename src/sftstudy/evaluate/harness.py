@@ -215,9 +215,14 @@ class _Bench:
 
 
 def take_exam(lm: Any, benchmark: HarnessBenchmark, task: str, exam: Exam, items: list[int] | None) -> TakenBlock:
-    """Put some items of one task to one model through lm-eval."""
+    """Put some items of one task to one model through lm-eval, in this one process: checkpoints and suites are spread over jobs.
+
+    Raises StudyError if the model is spread over several processes, whose exchanges are known to hang.
+    """
     from lm_eval.evaluator import evaluate
 
+    if lm.world_size != 1:
+        raise StudyError(f"scoring started as {lm.world_size} processes; start it as one, and spread checkpoints over jobs instead")
     seed_like_lm_eval()
     exam.task.set_fewshot_seed(seed=_default_seed())
     result = evaluate(

@@ -71,9 +71,12 @@ def judge(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[st
         log = next(iter(journals.values())).with_name(f"{part}.server.log")
         verdicts[name] = judge_all(member, asked, journals=journals, ledger=layout.judging_ledger(suite.name, name), log=log)
 
-    to_judgments = pair_lines if settings.against else single_lines
     models = {ckpt: model_id(stage, ckpt) for ckpt in checkpoints}
-    judgments = [line for name, given in verdicts.items() for line in to_judgments(name, given, models, others)]
+    judgments = [
+        line
+        for name, given in verdicts.items()
+        for line in (pair_lines(name, given, models, others=others) if settings.against else single_lines(name, given, models))
+    ]
     write_text(stem.with_name(f"{part}.judgments.jsonl"), to_lines(judgments))
 
     task_version = digest([[member.prompts.protocol for member in panel], sorted(references.items())])[:8]

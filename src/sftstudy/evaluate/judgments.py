@@ -62,9 +62,7 @@ class Judgment(Line):
         return (read_result if self.judge[1].startswith(PROMETHEUS) else rating_by_fastchat)(self.judgment or "")
 
 
-def single_lines(
-    judge: str, verdicts: Iterable[Verdict], models: Mapping[str, str], _: Mapping[int, Answer]
-) -> list[dict[str, Any]]:
+def single_lines(judge: str, verdicts: Iterable[Verdict], models: Mapping[str, str]) -> list[dict[str, Any]]:
     """Lines of FastChat's `{judge}_single.jsonl`, with our `status` and the judging's number; `models` is checkpoint -> name."""
     return [
         {
@@ -84,7 +82,7 @@ def single_lines(
 
 
 def pair_lines(
-    judge: str, verdicts: Iterable[Verdict], models: Mapping[str, str], others: Mapping[int, Answer]
+    judge: str, verdicts: Iterable[Verdict], models: Mapping[str, str], *, others: Mapping[int, Answer]
 ) -> list[dict[str, Any]]:
     """Lines of FastChat's `{judge}_pair.jsonl`: `model_1` is ours, which stands first in game 1 and second in game 2."""
     games: dict[tuple[str, int, int, int], list[Verdict]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from sftstudy.evaluate.weights import encode_chat, load_model, require_chat_temp
 
 DEFAULT_MAX_TOKENS = 256
 """Of a request that doesn't say how long its reply may be."""
+
+
+GATHER_S = 0.05
+"""How long a first request waits for others to share its batch."""
 
 
 @dataclass
@@ -45,6 +50,7 @@ def serve(folder: Path, *, max_batch: int) -> Iterator[str]:
     def work() -> None:
         while first := requests.get():
             batch = [first]
+            time.sleep(GATHER_S)
             while len(batch) < max_batch and not requests.empty() and (more := requests.get()):
                 batch.append(more)
             completions = _complete_safely(model, tokenizer, [waiting.body for waiting in batch])

@@ -41,7 +41,12 @@ class Panelist:
     def identity(self) -> list[Any]:
         """Who judges, however it is reached and however often it is asked."""
         judge = self.judge
-        return [judge.model, judge.server, self.weights_hash, judge.temperature, judge.max_tokens, judge.merge_system, judge.extra]
+        asked_for = [judge.temperature, judge.max_tokens, judge.merge_system, judge.extra]
+        return [judge.model, *self._server, *asked_for]
+
+    @property
+    def _server(self) -> list[Any]:
+        return [self.judge.server, self.judge.server_options, self.weights_hash]
 
     def request(self, match: Match, repeat: int) -> Request:
         """The request that asks for one verdict; its key is the hash of who judges, all that is sent, and the judging's number."""
@@ -52,7 +57,8 @@ class Panelist:
         body: dict[str, Any] = {"model": judge.model, "messages": messages, judge.max_tokens_key: judge.max_tokens}
         body |= {} if judge.temperature is None else {"temperature": judge.temperature}
         body |= {"seed": repeat} if judge.weights else {}
-        return Request(digest([judge.server, self.weights_hash, body | judge.extra, repeat]), body | judge.extra)
+        body |= judge.extra
+        return Request(digest([self._server, body, repeat]), body)
 
 
 def make_panelist(judge: Judge, settings: MtBenchSuite, *, model_hashes: Mapping[str, str], layout: Layout) -> Panelist:
@@ -103,7 +109,7 @@ def judge_all(member: Panelist, asked: Iterable[Asked], *, journals: Mapping[str
                 append=lambda key, reply: append_to[unasked[key][0]](reply),
                 ledger=Ledger(ledger, judge),
             )
-        if all(reply.status == "server_error" for reply in new.values()):
+        if not replies and all(reply.status == "server_error" for reply in new.values()):
             first = next(iter(new.values()))
             raise StudyError(f"judge {judge.model}: none of {len(new)} requests was answered: {first.text}; mend it, run again")
         replies |= new

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sftstudy.config import Judge
+from sftstudy.devices import claim
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import local_server, rule_judge
 
@@ -54,6 +55,7 @@ def serve_vllm(judge: Judge, weights: Path, *, log: Path) -> Iterator[str]:
     program = shutil.which("vllm", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if program is None:
         raise StudyError(f"judge {judge.model}: vllm is not installed; install it beside sftstudy, or set `server: transformers`")
+    claim(1)
     port = _free_port()
     command = [program, "serve", str(weights), "--host=127.0.0.1", f"--port={port}", f"--served-model-name={judge.model}"]
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import random
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,8 @@ from sftstudy.paths import Layout
 from sftstudy.records import BenchmarkEntry, TaskEntry
 from sftstudy.spec import digest
 
-GATED = {"Idavidrein/gpqa": "https://huggingface.co/datasets/Idavidrein/gpqa"}
-"""Data sets that the hub hands out on request only -> where to ask."""
+GATED = frozenset({"Idavidrein/gpqa"})
+"""Data sets that the hub hands out on request only; without the hub nothing else says so."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ def load_suite(suite: HarnessSuite, layout: Layout, *, benchmarks: Sequence[str]
         if folder and not Path(folder).is_dir():
             faults.append(f"{folder}: no such folder; correct {key} in benchmarks.yaml")
     _raise(faults)
+    if suite.mirror:  # the working directory changes in between
+        suite = suite.model_copy(update={"mirror": str(Path(suite.mirror).absolute())})
     _prepare_environment(suite, layout, offline=offline)
     from lm_eval import utils
 
@@ -101,7 +105,7 @@ def _load_benchmark(
     manager: Any, name: str, suite: HarnessSuite, faults: list[str], *, listed: dict[str, list[int]], own_files: str
 ) -> dict[str, Exam]:
     """Task -> exam, groups resolved. What is wrong is added to `faults`."""
-    benchmark, where = suite.benchmarks[name], f"benchmarks.yaml: {name}"
+    benchmark, where, before = suite.benchmarks[name], f"benchmarks.yaml: {name}", len(faults)
     tasks: dict[str, Any] = {}
     seed_like_lm_eval()
     for task in benchmark.tasks:
@@ -112,8 +116,11 @@ def _load_benchmark(
             tasks |= manager.load([task])["tasks"]
         except Exception as error:  # data sets and task files raise dozens of kinds, and all faults of a suite are told at once
             faults.append(f"{where}.tasks: {task}: {_reason(error, benchmark, suite)}")
-    if len(tasks) == 0 or any(fault.startswith(where) for fault in faults):
+    if len(faults) > before:
         return {}
+    for loaded in tasks.values():
+        own = loaded.config.num_fewshot or 0
+        loaded.set_config("num_fewshot", own if benchmark.num_fewshot is None else benchmark.num_fewshot)
     faults += _lacking(where, tasks)
     faults += [f"{where}: {fault}" for fault in _misfits(name, benchmark, tasks)]
     hashes = {task: [item_hash(item) for item in loaded.eval_docs] for task, loaded in tasks.items()}
@@ -135,11 +142,9 @@ _AGAIN = "fetch the data set again, or unpin it in a benchmark of your own"
 
 
 def _misfits(name: str, benchmark: HarnessBenchmark, tasks: dict[str, Any]) -> list[str]:
-    """What of a benchmark's definition its tasks can't give. Sets their number of shots."""
+    """What of a benchmark's definition its tasks can't give."""
     if name in tasks and len(tasks) > 1:
         return [f"one of its {len(tasks)} tasks has the benchmark's own name; rename it"]
-    for task in tasks.values():
-        task.set_config("num_fewshot", (task.config.num_fewshot or 0) if benchmark.num_fewshot is None else benchmark.num_fewshot)
     found = []
     shots = {task.config.num_fewshot for task in tasks.values()}
     if len(shots) > 1:
@@ -229,8 +234,24 @@ def _entry(task: Any, hashes: list[str], chosen: list[int] | None, *, own_files:
         chosen_hash=digest(hashes if chosen is None else [hashes[number] for number in chosen]),
         num_fewshot=shots,
         fixed_shots=shots == 0 or isinstance(getattr(task, "sampler", None), FirstNSampler),
-        task_hash=digest([json.dumps(task.dump_config(), sort_keys=True, default=str), pool, own_files]),
+        task_hash=digest([_definition(asdict(task.config)), pool, own_files]),
     )
+
+
+def _definition(value: Any) -> Any:
+    """A task's configuration as plain values, the same in every process: functions by their source, objects without addresses."""
+    if isinstance(value, dict):
+        return {str(key): _definition(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_definition(entry) for entry in (sorted(value, key=repr) if isinstance(value, set | frozenset) else value)]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        return [_definition(value.func), _definition(value.args), _definition(value.keywords)]
+    try:
+        return inspect.getsource(value)
+    except (TypeError, OSError):
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) -> str:
@@ -240,7 +261,8 @@ def _reason(error: Exception, benchmark: HarnessBenchmark, suite: HarnessSuite) 
     first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     hubs = [place.hub for place in benchmark.uses if isinstance(place, HubSplit)]
     lacks = [hub for hub in dict.fromkeys(hubs) if suite.mirror and not (Path(suite.mirror) / hub).is_dir()]
-    asks = [f"ask for access at {GATED[hub]}, then set HF_TOKEN" for hub in dict.fromkeys(hubs) if hub in GATED]
+    gated = [hub for hub in dict.fromkeys(hubs) if hub in GATED or "gated dataset" in str(error)]
+    asks = [f"ask for access at https://huggingface.co/datasets/{hub}, then set HF_TOKEN" for hub in gated]
     if lacks:
         first = f"the mirror {suite.mirror} has no folder {lacks[0]}"
         asks.append(f"`hf download --repo-type dataset {lacks[0]} --local-dir {Path(suite.mirror or '') / lacks[0]}`")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sftstudy import hashes
+from sftstudy.devices import claim
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.records import ModelRecord, TrainingRecord, read_record
@@ -92,6 +93,7 @@ def load_model(folder: Path, *, precision: Literal["fp32", "bf16"]) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    claim(1)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

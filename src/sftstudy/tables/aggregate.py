@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sftstudy import stats
-from sftstudy.averages import strata
+from sftstudy.averages import NORMALISED, strata
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout, score_stem
@@ -89,10 +89,8 @@ class Results:
         self._layout = layout
         self._rows: dict[tuple[str, ...], list[dict[str, object]]] = {}
         for row in scores[scores["task"] == scores["benchmark"]].to_dict("records"):
-            planned = study.benchmarks.get(str(row["benchmark"]))
-            if planned is None or planned.metric != row["metric"]:
-                continue
-            self._rows.setdefault((*_stage_key(row), str(row["benchmark"])), []).append({str(k): v for k, v in row.items()})
+            key = (*_stage_key(row), str(row["benchmark"]), str(row["metric"]))
+            self._rows.setdefault(key, []).append({str(k): v for k, v in row.items()})
         self.items = lru_cache(maxsize=None)(read_items)
 
     @property
@@ -110,13 +108,21 @@ class Results:
         """Models and data of the study in planned order."""
         return list(dict.fromkeys((s.model, s.data) for s in self.study.stages if s.stage != BASE_STAGE))
 
-    def runs(self, pair: Pair, recipe: str, benchmark: str) -> list[Run]:
-        """The runs of a recipe, by seed. The base model is recipe and data `none`."""
+    def runs(self, pair: Pair, recipe: str, benchmark: str, *, metric: str | None = None) -> list[Run]:
+        """The runs of a recipe, by seed, by the benchmark's own metric or another. The base model is recipe and data `none`."""
         planned: dict[int, list[PlannedStage]] = {}
         for stage in self.study.stages:
             if (stage.model, stage.data, stage.recipe) == (*pair, recipe):
                 planned.setdefault(stage.seed, []).append(stage)
-        return [self._run(seed, planned[seed], benchmark) for seed in sorted(planned)]
+        metric = metric or self.study.benchmarks[benchmark].metric
+        return [self._run(seed, planned[seed], benchmark, metric) for seed in sorted(planned)]
+
+    def normalised(self, pair: Pair, recipe: str, benchmark: str) -> tuple[float, float] | None:
+        """Mean peak on the leaderboard's scale and mean samples seen there, over complete runs; None if there are none."""
+        points = [peak(run.points) for run in self.runs(pair, recipe, benchmark, metric=NORMALISED) if run.complete]
+        if not points:
+            return None
+        return float(np.mean([point.value for point in points])), float(np.mean([point.samples_seen for point in points]))
 
     def base(self, model: str, benchmark: str) -> Cell:
         """The untouched model's score."""
@@ -134,7 +140,7 @@ class Results:
         here = (items["ckpt"] == point.ckpt) & (items["benchmark"] == benchmark)
         return items[here & (items["metric"] == self.study.benchmarks[benchmark].metric)]
 
-    def _run(self, seed: int, stages: Sequence[PlannedStage], benchmark: str) -> Run:
+    def _run(self, seed: int, stages: Sequence[PlannedStage], benchmark: str, metric: str) -> Run:
         suite = self.study.benchmarks[benchmark].suite
         points: list[Point] = []
         complete = bool(stages)
@@ -143,7 +149,7 @@ class Results:
             expected = stage.scores.get(suite, {})
             rows = [
                 row
-                for row in self._rows.get((stage.model, stage.data, stage.recipe, str(seed), stage.stage, benchmark), [])
+                for row in self._rows.get((stage.model, stage.data, stage.recipe, str(seed), stage.stage, benchmark, metric), [])
                 if row["suite"] == suite and expected.get(str(row["part"])) == row["spec_hash"]
             ]
             complete &= {row["part"] for row in rows} == set(expected)

@@ -24,7 +24,7 @@ LONGEST_LIST = 6
 
 def build_configuration(study: StudySpec, table: str, definition: ConfigurationTable) -> Printed:
     """Every value of every run with its source: what is common to all of a kind first, then the rest name by name."""
-    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption, columns=CSV_COLUMNS, wide=1)
+    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption, columns=CSV_COLUMNS, wide=(1,))
     for subject, title in TITLES.items():
         settings = [setting for setting in study.settings if setting.subject == subject]
         names = list(dict.fromkeys(setting.name for setting in settings))
@@ -54,7 +54,7 @@ def build_configuration(study: StudySpec, table: str, definition: ConfigurationT
         printed.notes.append("Source of a value: " + "; ".join(f"{MARKS[origin]} {SOURCES[origin]}" for origin in used) + ".")
     if any(setting.origin is None for setting in study.settings):
         printed.notes.append("Without a source: a user's own.")
-    printed.notes.append("What is the same in every run and cannot change a number, such as memory limits, is left out.")
+    printed.notes.append("Left out: what is absent, and what cannot change a number, such as memory limits.")
     return printed
 
 

@@ -27,6 +27,7 @@ STYLE = (
 .jobs b { float: right; margin-right: 1.5em; font-weight: 400; font-variant-numeric: tabular-nums; }
 .fits { display: grid; grid-template-columns: 1fr 1fr; column-gap: 2em; }
 .fits h2 small { display: block; margin: 0; }
+.fits td, .fits th { white-space: nowrap; }
 @page { margin: 9mm; }
 @media print { body { font-size: 8.6px; line-height: 1.3; } section { margin-top: .7em; padding-top: .4em; } }
 @media screen and (max-width: 640px) { .fits { grid-template-columns: 1fr; } .jobs { columns: 2; } }
@@ -148,7 +149,7 @@ def _assumptions(outlook: Outlook) -> list[str]:
     return [
         f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished stage shows "
         f"its rate ({rate}); {forecast.TOKENS_PER_SAMPLE:.0f} tokens a sample where neither config nor a prepared phase says; "
-        f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.REQUESTS.number:,} short requests where a benchmark "
+        f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.NUM_ITEMS:,} items where a benchmark "
         "does not say; the arithmetic stands in docs/planning.md",
         f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its runs of a model and data after {RUNG:.0%} of their "
         "first stage",
@@ -173,7 +174,9 @@ def _amount(value: float) -> str:
 
 
 def _hours(value: float) -> str:
-    return f"{value * 60:.0f} min" if value < 1 else f"{value:,.1f} h"
+    if value < 1:
+        return f"{value * 60:.0f} min"
+    return f"{value:,.1f} h" if value < 100 else f"{value:,.0f} h"
 
 
 def _fit_text(need: Need) -> str:

@@ -33,12 +33,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Printed:
-    """A table before it has a format. `columns` are those of its tidy lines; `wide` is the column whose text may be long."""
+    """A table before it has a format. `columns` are those of its tidy lines; `wide` are columns of long text, if any."""
 
     name: str
     caption: str
     columns: tuple[str, ...]
-    wide: int | None = None
+    wide: tuple[int, ...] = ()
     blocks: list[Block] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ def to_markdown(printed: Printed) -> str:
         widths = [max(3, *(len(row[column]) for row in [header, *rows])) for column in range(len(header))]
         lines = [
             header,
-            ["-" * widths[0]] + ["-" * (width - 1) + ("-" if printed.wide is not None else ":") for width in widths[1:]],
+            ["-" * widths[0]] + ["-" * (width - 1) + ("-" if printed.wide else ":") for width in widths[1:]],
             *rows,
         ]
         text = "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
@@ -100,23 +100,22 @@ def to_markdown(printed: Printed) -> str:
 
 
 def to_latex(printed: Printed) -> str:
-    """A `table` float for booktabs; non-ASCII marks are commands of plain LaTeX."""
+    """A `table` float for booktabs, or a `longtable` if there is long text; non-ASCII marks are commands of plain LaTeX."""
     width = max((len(block.header) for block in printed.blocks), default=1)
-    columns = ["l" if printed.wide is not None or not number else "r" for number in range(width)]
-    if printed.wide is not None:
-        columns[printed.wide] = r"p{0.6\linewidth}"
-    lines = [
-        r"% needs \usepackage{booktabs} and \usepackage{xcolor}",
-        r"\begin{table*}",
-        r"  \centering",
-        rf"  \caption{{{_escape_latex(printed.caption)}}}",
-        rf"  \label{{tab:{printed.name}}}",
-        r"  \small\setlength{\tabcolsep}{4pt}",
-        rf"  \begin{{tabular}}{{{''.join(columns)}}}",
-        r"    \toprule",
-    ]
+    columns = ["l" if printed.wide or number == 0 else "r" for number in range(width)]
+    for number in printed.wide:
+        columns[number] = rf"p{{{0.6 / len(printed.wide):g}\linewidth}}"
+    names = {"caption": _escape_latex(printed.caption), "label": printed.name, "columns": "".join(columns)}
+    body = "\n".join(_latex_rows(printed.blocks, width))
+    notes = "\n".join(f"    {_escape_latex(note)}" for note in printed.notes)
+    return (_LONG if printed.wide else _FLOAT) % (names | {"body": body, "notes": notes})
+
+
+def _latex_rows(blocks: list[Block], width: int) -> list[str]:
+    """Lines between the first and the last rule: a header wherever it changes, then heading and rows of each block."""
+    lines: list[str] = []
     header: tuple[str, ...] = ()
-    for number, block in enumerate(printed.blocks):
+    for number, block in enumerate(blocks):
         if number:
             lines.append(r"    \midrule")
         if block.header != header:
@@ -127,10 +126,39 @@ def to_latex(printed: Printed) -> str:
         for row in block.rows:
             texts = [_to_latex(text) for text in row] + [""] * (width - len(row))
             lines.append("    " + " & ".join(texts) + r" \\")
-    lines += [r"    \bottomrule", r"  \end{tabular}", "", r"  \smallskip", r"  \begin{minipage}{\linewidth}\footnotesize"]
-    lines += [f"    {_escape_latex(note)}" for note in printed.notes]
-    lines += [r"  \end{minipage}", r"\end{table*}"]
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+_FLOAT = r"""%% needs \usepackage{booktabs} and \usepackage{xcolor}
+\begin{table*}
+  \centering
+  \caption{%(caption)s}
+  \label{tab:%(label)s}
+  \small\setlength{\tabcolsep}{4pt}
+  \begin{tabular}{%(columns)s}
+    \toprule
+%(body)s
+    \bottomrule
+  \end{tabular}
+
+  \smallskip
+  \begin{minipage}{\linewidth}\footnotesize
+%(notes)s
+  \end{minipage}
+\end{table*}
+"""
+_LONG = r"""%% needs \usepackage{booktabs}, \usepackage{longtable} and \usepackage{xcolor}
+{\small\setlength{\tabcolsep}{4pt}
+  \begin{longtable}{%(columns)s}
+    \caption{%(caption)s}
+    \label{tab:%(label)s} \\
+    \toprule
+%(body)s
+    \bottomrule
+  \end{longtable}
+  \noindent\footnotesize
+%(notes)s\par}
+"""
 
 
 def _to_markdown(text: Text) -> str:

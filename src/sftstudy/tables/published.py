@@ -15,12 +15,14 @@ EVIDENCE: dict[Grade, str] = {
     "D": "derived from what was seen",
     "M": "unverified",
 }
+QUOTED_HEADER = ("Statement", "Values", "Evidence", "Where")
 CSV_COLUMNS = ("place", "grade", "model", "data", "benchmark", "row", "column", "quantity", "value", "better")
 
 
 def build_published(study: StudySpec, table: str, definition: PublishedNumbers) -> Printed:
     """A table of published numbers: a block per table of the paper, and one for numbers of its prose."""
-    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption, columns=CSV_COLUMNS)
+    wide = () if definition.tables else (0, len(QUOTED_HEADER) - 1)
+    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption, columns=CSV_COLUMNS, wide=wide)
     grades: list[Grade] = []
     for name in definition.tables:
         published = study.published[name]
@@ -33,17 +35,14 @@ def build_published(study: StudySpec, table: str, definition: PublishedNumbers) 
         printed.blocks.append(Block(heading, arms_header(published.arms), rows))
         printed.lines.extend(_lines(published))
     if definition.tables:
-        printed.notes.append(f"Bold: the better score. Italics: the fewer samples. {EQUAL} -: not printed.")
+        printed.notes.append("Bold: the better score. Italics: the fewer samples. Equal ones are both marked. -: not printed.")
     if quotes := [study.quoted[name] for name in definition.quoted]:
         grades += [quote.grade for quote in quotes]
-        printed.blocks.append(Block("Quoted", ("Statement", "Values", "Evidence", "Where"), tuple(map(_quoted_row, quotes))))
+        printed.blocks.append(Block("Quoted", QUOTED_HEADER, tuple(map(_quoted_row, quotes))))
         printed.lines.extend(_quoted_line(quote, value) for quote in quotes for value in quote.values)
     meanings = "; ".join(f"{grade}: {EVIDENCE[grade]}" for grade in sorted(set(grades)))
     printed.notes.append(f"Published numbers only, nothing measured here. Evidence {meanings}.")
     return printed
-
-
-EQUAL = "Equal ones are both marked."
 
 
 def arms_header(arms: list[str]) -> tuple[str, ...]:
@@ -59,12 +58,10 @@ def arm_texts(row: PublishedRow, arms: list[str]) -> list[Text]:
 
 
 def beside(published: PublishedTable, benchmark: str) -> list[tuple[Text, ...]]:
-    """The paper's row for a benchmark, to stand below ours; none if the paper has none."""
-    row = published.rows.get(benchmark)
-    if row is None:
-        return []
-    base = Text("" if row.base is None else number_text(row.base))
-    return [(Text(f"paper, {row.label}"), base, *arm_texts(row, published.arms))]
+    """The paper's rows for a benchmark, to stand below ours; none if the paper has none."""
+    rows = [row for name, row in published.rows.items() if benchmark in (name, *row.also)]
+    bases = [Text("" if row.base is None else number_text(row.base)) for row in rows]
+    return [(Text(f"paper, {row.label}"), base, *arm_texts(row, published.arms)) for row, base in zip(rows, bases, strict=True)]
 
 
 def _lines(published: PublishedTable) -> list[dict[str, Any]]:
@@ -84,7 +81,17 @@ def _lines(published: PublishedTable) -> list[dict[str, Any]]:
 
 
 def _quoted_row(quote: Quoted) -> tuple[Text, ...]:
-    return Text(quote.statement), Text(", ".join(f"{value:g}" for value in quote.values)), Text(quote.grade), Text(quote.place)
+    return (
+        Text(quote.statement),
+        Text(", ".join(f"{value:.{_decimals(value)}f}" for value in quote.values)),
+        Text(quote.grade),
+        Text(quote.place),
+    )
+
+
+def _decimals(value: float) -> int:
+    """As many as the number has, two at least."""
+    return max(2, len(f"{value:.6f}".rstrip("0").partition(".")[2]))
 
 
 def _quoted_line(quote: Quoted, value: float) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from sftstudy import records
-from sftstudy.config import ArmsTable, ConfigurationTable, GridTable, PublishedNumbers
+from sftstudy.averages import NORMALISED
+from sftstudy.config import NO_NAME, ArmsTable, ConfigurationTable, GridTable, PublishedNumbers
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.spec import StudySpec
@@ -75,6 +76,10 @@ def _build_scores(results: Results, table: str, definition: ArmsTable | GridTabl
                 f"paper: {published.place} as printed, {published.model}, {published.data}"
                 f" (evidence {published.grade}: {EVIDENCE[published.grade]})."
             )
+            if any(benchmark.normalised for benchmark in study.benchmarks.values()):
+                printed.notes.append(
+                    f"{NORMALISED}: on the leaderboard's scale, where guessing is 0, as the paper's leaderboard rows."
+                )
     else:
         recipes = {recipe: recipe for recipe in study.sweeps.get(definition.sweep, ())}
     printed.notes.extend(Assumptions(study).notes(recipes, list(study.benchmarks)))
@@ -105,8 +110,23 @@ def _add_arms(printed: Printed, results: Results, table: ArmsTable, pair: Pair) 
             for (arm, recipe), cell, verdict in zip(table.arms.items(), cells, verdicts, strict=True):
                 printed.lines.append(_line(results, pair, benchmark, measure, arm, recipe, cell, verdict))
             if published and measure == "peak":
+                if results.study.benchmarks[benchmark].normalised:
+                    rows.append(_add_normalised(printed, results, table, pair, benchmark))
                 rows += beside(published, benchmark)
         printed.blocks.append(Block(f"{_heading(results, pair)}{title}", header, tuple(rows)))
+
+
+def _add_normalised(printed: Printed, results: Results, table: ArmsTable, pair: Pair, benchmark: str) -> tuple[Text, ...]:
+    """Our peaks on the leaderboard's scale, on which the paper's are; without intervals, which are those of the raw scores."""
+    base = results.normalised((pair[0], NO_NAME), NO_NAME, benchmark)
+    arms = [results.normalised(pair, recipe, benchmark) for recipe in table.arms.values()]
+    line = {"model": pair[0], "data": pair[1], "benchmark": benchmark, "unit": "fraction", "chance": 0.0}
+    line |= {"measure": f"{NORMALISED} peak"}
+    for arm, recipe, found in zip(["base", *table.arms], ["", *table.arms.values()], [base, *arms], strict=True):
+        numbers = {} if found is None else {"value": found[0], "samples_seen": found[1]}
+        printed.lines.append(line | {"arm": arm, "recipe": recipe} | numbers)
+    scores = [Text("" if found is None else number_text(found[0])) for found in (base, *arms)]
+    return Text(f"{benchmark}, {NORMALISED}"), *scores, *(Text("" if found is None else f"{found[1]:,.0f}") for found in arms)
 
 
 def _samples(cells: Sequence[Cell]) -> list[Text]:
@@ -228,7 +248,7 @@ def _line(
 def _notes(printed: Printed, results: Results, losses: Sequence[str]) -> list[str]:
     """What a reader must know to trust the numbers."""
     benchmarks = results.study.benchmarks
-    seeds = sorted({line["num_planned_seeds"] for line in printed.lines if line["arm"] != "base"})
+    seeds = sorted({line["num_planned_seeds"] for line in printed.lines if line["arm"] != "base" and "num_planned_seeds" in line})
     sources = "items only: they say nothing about other seeds"
     if seeds and seeds[-1] > 1:
         sources = "items and seeds" if len(seeds) == 1 else "items, and over seeds where there are several"

@@ -44,3 +44,28 @@ code { font: .92em Consolas, Menlo, "DejaVu Sans Mono", monospace; }
 @media print { body { font-size: 9.6px; } main { padding: 0; } }
 @media screen and (max-width: 640px) { .columns { grid-template-columns: 1fr; } }
 """
+
+CLAIMS_STYLE = """\
+header table, section table { margin-top: .6em; }
+header td, section td { vertical-align: top; }
+th[scope=row] { vertical-align: top; padding-right: 1.2em; white-space: nowrap; }
+header th[scope=row] { white-space: normal; }
+h2 { line-height: 1.5; }
+a { color: inherit; text-decoration-color: var(--line); text-underline-offset: .2em; }
+.badge { display: inline-block; padding: 0 .6em; border-radius: .9em; font-size: .92em; font-weight: 500; white-space: nowrap; }
+h2 .badge { font-size: .8em; margin-right: .3em; }
+.badge.holds { background: #e3f0e8; color: #1d6b43; }
+.badge.fails { background: #fbe9e4; color: #a33a1f; }
+.badge.open { background: #eef1f4; color: #52606d; }
+td small { color: var(--soft); white-space: nowrap; }
+.why, .needs { color: var(--soft); }
+.why { display: block; }
+.needs { width: 26%; }
+svg.interval { width: 14em; margin-left: auto; }
+.band { fill: #e6edf3; }
+.zero { stroke: var(--soft); stroke-width: .8; }
+.range { stroke: var(--bar); stroke-width: 2; }
+.value { fill: var(--bar); }
+details { margin-top: .6em; overflow-x: auto; }
+summary { color: var(--soft); cursor: pointer; }
+"""

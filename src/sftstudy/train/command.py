@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from sftstudy.devices import claim
 from sftstudy.program import layout_of, parser, read_spec
 from sftstudy.spec import StageSpec
 from sftstudy.train import slurm
@@ -42,6 +43,8 @@ def train(description: str | None, *, to_rung: bool) -> None:
             if arguments.nodes > 1:
                 sys.exit(launch_on_nodes(sys.argv, num_nodes=arguments.nodes))
             if arguments.processes > 1:
+                if arguments.device != "cpu":
+                    claim(arguments.processes)
                 sys.exit(launch(sys.argv, num_processes=arguments.processes))
             _train(arguments)
 

@@ -27,6 +27,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 
+from sftstudy.devices import claim
 from sftstudy.errors import StudyError, exit_status, tell
 
 T = TypeVar("T")
@@ -143,6 +144,8 @@ def _end_at_once(error: BaseException) -> NoReturn:
 
 
 def _device(wanted: str) -> torch.device:
+    if wanted != "cpu":
+        claim(1, is_worker="WORLD_SIZE" in os.environ)
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -5,9 +5,10 @@ A score has two sources of chance: which items a benchmark happens to hold, and 
     estimate  = mean over seeds of the mean over items
     variance  = var over items (of an item's mean over seeds) / n  +  var over seeds (of a seed's mean over items) / S
 
-and the interval is estimate +- t * sqrt(variance), t with Satterthwaite's degrees of freedom. It is slightly conservative: what an
-item contributes by chance within one seed stands in both terms. One seed leaves only the first term: such an interval says nothing
-about other seeds. Items of one cluster (both turns of one question) count as one draw; a macro average is stratified by task.
+and the interval is estimate +- t * sqrt(variance), t with Satterthwaite's degrees of freedom. It is slightly conservative: what
+an item contributes by chance within one seed stands in both terms. One seed leaves only the first term: such an interval says
+nothing about other seeds. Items of one cluster (both turns of one question) count as one draw; a macro average is stratified by
+task.
 """
 
 from __future__ import annotations
@@ -48,6 +49,14 @@ class ItemScores:
         if len(set(self.items)) != len(self.items):
             raise ValueError("two items have one identity")
 
+    def take(self, columns: Sequence[int]) -> ItemScores:
+        """The same arm on some of its items, in the given order."""
+
+        def pick(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(names[column] for column in columns)
+
+        return ItemScores(self.seeds, pick(self.items), pick(self.tasks), pick(self.clusters), self.values[:, list(columns)])
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -67,13 +76,22 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """First arm minus second on the items that both have, with interval and two-sided p-value."""
+    """First arm minus second on the items that both have, with interval and two-sided p-value.
+
+    `error` and `freedom` are what the interval is made of. `item_variance`, with its degrees of freedom, is the part of error^2
+    that more items shrink, `seed_variances` the part of each arm with several seeds that more seeds shrink, with their number.
+    """
 
     value: float
     low: float
     high: float
     p: float
     num_items: int
+    error: float
+    freedom: float
+    item_variance: float
+    item_freedom: float
+    seed_variances: tuple[tuple[float, int], ...]
 
 
 def mean(values: Array, tasks: Sequence[str], average: Average) -> float:
@@ -122,13 +140,14 @@ def paired_difference(
 
     The t-test is too sure of itself where few items differ. So p is never below that of an exact sign test (McNemar) if items are
     right or wrong and each arm has one seed, nor below the least that so many differing items can give otherwise; the interval is
-    widened to agree. None with fewer than two common items, or a seed without any valid item.
+    widened to agree. Where no item differs at all, it is that of the exact bound on the share of items that might. None with
+    fewer than two common items, or a seed without any valid item.
     """
     place = {item: column for column, item in enumerate(second.items)}
     pairs = [(column, place[item]) for column, item in enumerate(first.items) if item in place]
     if not pairs:
         return None
-    mine, theirs = (_columns(scores, columns) for scores, columns in zip((first, second), zip(*pairs, strict=True), strict=True))
+    mine, theirs = (scores.take(columns) for scores, columns in zip((first, second), zip(*pairs, strict=True), strict=True))
     gap = _mean_over_seeds(mine.values) - _mean_over_seeds(theirs.values)
     known = ~np.isnan(gap)
     variance, freedom, num_draws = _item_variance(gap, mine, average)
@@ -138,15 +157,29 @@ def paired_difference(
     if np.isnan(means[0]).any() or np.isnan(means[1]).any():
         return None
     value = float(means[0].mean() - means[1].mean())
+    item_variance, item_freedom = variance, freedom
     error, freedom = _standard_error(variance, freedom, means)
     quantile = float(stats.t.isf((1 - level) / 2, freedom))
     p_t = 1.0 if value == 0 else float(2 * stats.t.sf(abs(value) / error, freedom)) if error > 0 else 0.0
     p = max(p_t, _least_p(gap, mine, exact=len(first.seeds) == len(second.seeds) == 1))
-    half = quantile * error
-    if value != 0 and p > p_t:
-        half = max(half, abs(value) * quantile / float(stats.t.isf(min(p, 0.5) / 2, freedom)))
     span = SCALE[unit][1] - SCALE[unit][0]
-    return Difference(value, max(-span, value - half), min(span, value + half), p, int(known.sum()))
+    if value != 0 and p > p_t:
+        error = max(error, abs(value) / float(stats.t.isf(min(p, 0.5) / 2, freedom)))
+    elif error == 0:
+        error = span * (1.0 - ((1.0 - level) / 2) ** (1.0 / num_draws)) / quantile
+    half = quantile * error
+    return Difference(
+        value=value,
+        low=max(-span, value - half),
+        high=min(span, value + half),
+        p=p,
+        num_items=int(known.sum()),
+        error=error,
+        freedom=freedom,
+        item_variance=item_variance,
+        item_freedom=item_freedom,
+        seed_variances=tuple((float(sample.var(ddof=1)) / sample.size, sample.size) for sample in means if sample.size > 1),
+    )
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -159,13 +192,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _columns(scores: ItemScores, columns: Sequence[int]) -> ItemScores:
-    def pick(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(names[column] for column in columns)
-
-    return ItemScores(scores.seeds, pick(scores.items), pick(scores.tasks), pick(scores.clusters), scores.values[:, list(columns)])
-
-
 def _mean_over_seeds(values: Array) -> Array:
     """An item's mean over the seeds in which it has a value; NaN if there is none."""
     counts = (~np.isnan(values)).sum(axis=0)
@@ -175,33 +201,41 @@ def _mean_over_seeds(values: Array) -> Array:
 def _item_variance(values: Array, scores: ItemScores, average: Average) -> tuple[float, float, int]:
     """Variance of the mean of `values` (one per item) over draws of items, its degrees of freedom, and the number of draws.
 
-    Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n.
+    Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n. The tasks of
+    a macro average have Satterthwaite's degrees of freedom together: a small task has few, and weighs as much as the others.
     """
     known = ~np.isnan(values)
     values = values[known]
     strata = np.asarray(scores.tasks)[known] if average == "macro" else np.full(values.size, "")
     clusters = np.asarray(scores.clusters)[known]
     names = np.unique(strata)
-    variance, num_draws, num_strata = 0.0, 0, 0
+    parts: list[tuple[float, float]] = []
+    num_draws = 0
     for name in names:
         here = strata == name
         group = np.unique(clusters[here], return_inverse=True)[1]
         draws = int(group.max()) + 1
         centre = values[here].mean() if draws > 1 else values.mean()
         pulls = np.bincount(group, (values[here] - centre) / (here.sum() * len(names)))
-        variance += float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0)
+        parts.append((float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0), max(draws - 1.0, 1.0)))
         num_draws += draws
-        num_strata += draws > 1
-    return variance, float(max(num_draws - max(num_strata, 1), 1)), num_draws
+    variance, freedom = _total(parts)
+    return variance, freedom, num_draws
 
 
 def _standard_error(variance: float, freedom: float, samples: Sequence[Array]) -> tuple[float, float]:
     """Standard error and Satterthwaite's degrees of freedom: item variance plus the variance of each sample of seed means."""
     parts = [(variance, freedom)]
     parts += [(float(sample.var(ddof=1)) / sample.size, sample.size - 1.0) for sample in samples if sample.size > 1]
+    total, freedom = _total(parts)
+    return math.sqrt(total), freedom
+
+
+def _total(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of independent variances, and its degrees of freedom by Satterthwaite; if all are zero, those of the parts together."""
     total = sum(part for part, _ in parts)
     squares = sum(part**2 / degrees for part, degrees in parts)
-    return math.sqrt(total), total**2 / squares if squares > 0 else freedom
+    return total, total**2 / squares if squares > 0 else sum(degrees for _, degrees in parts)
 
 
 def _least_p(gap: Array, scores: ItemScores, *, exact: bool) -> float:

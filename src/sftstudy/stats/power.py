@@ -1,0 +1,78 @@
+"""How many seeds or items would settle a question that the data leave open."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from scipy import stats
+
+from sftstudy.stats.items import Difference
+
+POWER = 0.8
+MOST_SEEDS = 100
+MOST_ITEMS_FACTOR = 1000
+
+Question = Literal["direction", "equivalence"]
+
+
+@dataclass(frozen=True)
+class Needed:
+    """Seeds per arm with today's items, or items with today's seeds, that would do; None if no number up to the limit does.
+
+    `both` is the cheapest pair of seeds and items, by their product, if neither does alone.
+    """
+
+    seeds: int | None
+    items: int | None
+    both: tuple[int, int] | None = None
+
+
+def needed(difference: Difference, margin: float, question: Question, *, level: float = 0.95) -> Needed:
+    """What shows a true effect of `margin` (direction), or two arms that do not differ to lie within it, with 80 % power.
+
+    A two-sided test finds it if margin >= (t of (1 + level) / 2 + t of the power) x error. TOST has one side at a time but needs
+    both: margin >= (t of level + t of (1 + power) / 2) x error (Julious 2004, Stat. Med. 23:1921). The margin counts and not the
+    effect that was seen: an effect's own size says nothing of the test that it did not pass (Hoenig & Heisey 2001, Am. Stat.
+    55:19). Variance over items shrinks with items, variance over seeds with seeds; with one seed per arm the latter is unknown,
+    and `seeds` is None.
+    """
+    first, second = ((1 + level) / 2, POWER) if question == "direction" else (level, (1 + POWER) / 2)
+
+    def enough(num_items: float, num_seeds: int | None) -> bool:
+        factor = num_items / difference.num_items
+        parts = [(difference.item_variance / factor, difference.item_freedom * factor)]
+        for variance, seeds in difference.seed_variances:
+            now = num_seeds or seeds
+            parts.append((variance * seeds / now, now - 1.0))
+        total = sum(part for part, _ in parts)
+        squares = sum(part**2 / degrees for part, degrees in parts)
+        freedom = total**2 / squares if squares > 0 else 1.0
+        return float(stats.t.ppf(first, freedom) + stats.t.ppf(second, freedom)) * math.sqrt(total) <= margin
+
+    def items_for(num_seeds: int | None) -> int | None:
+        low, high = 1, difference.num_items * MOST_ITEMS_FACTOR
+        if not enough(high, num_seeds):
+            return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if enough(middle, num_seeds) else (middle, high)
+        return high
+
+    counts = range(2, MOST_SEEDS + 1) if difference.seed_variances else range(0)
+    seeds = next((count for count in counts if enough(difference.num_items, count)), None)
+    items = items_for(None)
+    if seeds or items:
+        return Needed(seeds, items)
+    pairs = [(count, found) for count in counts if (found := items_for(count))]
+    return Needed(None, None, min(pairs, key=lambda pair: (pair[0] * pair[1], pair[0]), default=None))
+
+
+def needed_pairs(correlation: float, *, level: float = 0.95) -> int:
+    """Pairs that show a true rank correlation of this size with 80 % power: n = 3 + (1 + rho^2 / 2) ((z + z') / atanh(rho))^2.
+
+    Bonett & Wright 2000 (Psychometrika 65:23), turned around for a two-sided test.
+    """
+    quantiles = float(stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(POWER))
+    return 3 + math.ceil((1 + correlation**2 / 2) * (quantiles / math.atanh(correlation)) ** 2)

@@ -1,0 +1,145 @@
+"""`select_checkpoint.py --items`: arithmetic by hand, order, ties, and one line for what is wrong with a file."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from scipy import stats as reference
+
+from sftstudy.errors import StudyError
+from sftstudy.outside import choose_from_items
+
+PROGRAM = Path(__file__).parents[2] / "workflow" / "scripts" / "select_checkpoint.py"
+CORRECT = {"ckpt2": "1100 11", "ckpt10": "1110 00", "ckpt1": "1000 10"}
+
+
+def table(correct: dict[str, str] = CORRECT) -> pd.DataFrame:
+    """Task a has four items, task b two; a checkpoint's are the digits."""
+    rows = [
+        {"ckpt": ckpt, "task": task, "item": str(number), "correct": digit}
+        for ckpt, digits in correct.items()
+        for task, block in zip("ab", digits.split(), strict=True)
+        for number, digit in enumerate(block)
+    ]
+    return pd.DataFrame(rows)
+
+
+def program(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(PROGRAM), *arguments], cwd=folder, capture_output=True, text=True, check=False)
+
+
+def choose(folder: Path, items: pd.DataFrame, *, name: str = "items.csv", **options: Any) -> dict[str, Any]:
+    items.to_csv(folder / name, index=False) if name.endswith("csv") else items.to_parquet(folder / name)
+    return choose_from_items(folder / name, **options).model_dump()
+
+
+def test_scores_choice_and_verdict_by_hand(tmp_path):
+    table().to_csv(tmp_path / "items.csv", index=False)
+    done = program(tmp_path, "--items", "items.csv", "--record", "out.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert [score["ckpt"] for score in record["scores"]] == ["ckpt1", "ckpt2", "ckpt10"]
+    assert [score["micro"]["value"] for score in record["scores"]] == pytest.approx([2 / 6, 4 / 6, 3 / 6])
+    assert [score["macro"]["value"] for score in record["scores"]] == pytest.approx(
+        [(1 / 4 + 1 / 2) / 2, (2 / 4 + 1) / 2, (3 / 4) / 2]
+    )
+    assert record["scores"][1]["tasks"] == {"a": 0.5, "b": 1.0}
+    assert (record["ckpt"], record["tasks"]) == ("ckpt2", {"a": 4, "b": 2})
+    verdict = record["best_against_last"]
+    assert (verdict["best"], verdict["last"], verdict["only_best"], verdict["only_last"]) == ("ckpt2", "ckpt10", 2, 1)
+    assert verdict["mcnemar_p"] == pytest.approx(reference.binomtest(2, 3).pvalue)
+    assert not verdict["distinguishable"]
+    assert (record["racing"]["same_choice"], record["racing"]["saved"]) == (True, 0)
+    assert "chosen: ckpt2 (best, micro)" in done.stdout
+
+
+def test_parquet_of_booleans_numbers_or_grades_says_the_same(tmp_path):
+    expected = choose(tmp_path, table())
+    for convert in (lambda column: column == "1", lambda column: column.astype(int), lambda column: column.astype(float)):
+        record = choose(tmp_path, table().assign(correct=lambda t, convert=convert: convert(t["correct"])), name="items.parquet")
+        assert record["scores"] == expected["scores"]
+    graded = choose(tmp_path, table().assign(correct=table()["correct"].map({"0": "0.25", "1": "0.75"})))
+    assert graded["scores"][1]["micro"]["value"] == pytest.approx((4 * 0.75 + 2 * 0.25) / 6)
+    assert graded["best_against_last"]["mcnemar_p"] is None
+
+
+@pytest.mark.parametrize(
+    ("correct", "options", "chosen"),
+    [
+        ({"ckpt9": "1100 11", "ckpt10": "1100 11", "ckpt1": "0000 00"}, {}, "ckpt9"),  # a tie goes to the earlier one
+        (CORRECT, {"rule": "last"}, "ckpt10"),
+        ({"ckpt1": "1111 00", "ckpt2": "1000 11"}, {"average": "macro"}, "ckpt2"),
+        ({"ckpt1": "1111 00", "ckpt2": "1000 11"}, {}, "ckpt1"),
+        ({"ckpt1": "1110 11", "ckpt2": "1111 11"}, {"rule": "earliest"}, "ckpt1"),
+    ],
+)
+def test_rules(tmp_path, correct, options, chosen):
+    assert choose(tmp_path, table(correct), **options)["ckpt"] == chosen
+
+
+def test_a_column_of_samples_sets_the_order(tmp_path):
+    items = table().assign(samples=lambda t: t["ckpt"].map({"ckpt2": 300, "ckpt10": 100, "ckpt1": 200}))
+    record = choose(tmp_path, items)
+    assert [(score["ckpt"], score["samples"]) for score in record["scores"]] == [("ckpt10", 100), ("ckpt1", 200), ("ckpt2", 300)]
+    verdict = record["best_against_last"]
+    assert (verdict["best"], verdict["last"], verdict["difference"], verdict["low"]) == ("ckpt2", "ckpt2", 0, None)
+    assert (verdict["p"], verdict["distinguishable"], verdict["distinguishable_after_choice"]) == (1, False, False)
+
+
+def test_one_item_and_one_checkpoint_tell_nothing_apart(tmp_path):
+    one = choose(tmp_path, pd.DataFrame({"ckpt": ["a", "b"], "task": "t", "item": "1", "correct": [1, 0]}))
+    assert (one["ckpt"], one["best_against_last"]["difference"], one["best_against_last"]["p"]) == ("a", 1, 1)
+    assert one["scores"][0]["micro"] == {"value": 1, "low": None, "high": None}
+    alone = choose(tmp_path, table({"c": "1100 11"}))
+    assert (alone["ckpt"], alone["racing"]["saved"], alone["optimism"]) == ("c", pytest.approx(0, abs=1), 0)
+
+
+def test_clusters_widen_the_interval(tmp_path):
+    digits = ["11110000" * 4, "11111111" * 4]
+    rows = [
+        {"ckpt": f"c{k}", "task": f"t{n // 8}", "item": n, "correct": row[n], "subject": f"s{n // 4}"}
+        for k, row in enumerate(digits)
+        for n in range(32)
+    ]
+    alone = choose(tmp_path, pd.DataFrame(rows))
+    together = choose(tmp_path, pd.DataFrame(rows), cluster="subject")
+    widths = [record["scores"][0]["micro"]["high"] - record["scores"][0]["micro"]["low"] for record in (alone, together)]
+    assert widths[1] > 1.5 * widths[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda t: t.drop(columns="correct"), "no column 'correct'; rename one of 'ckpt', 'task', 'item'"),
+        (lambda t: pd.concat([t, t.iloc[[1]]]), "row 19: checkpoint ckpt2 has item 1 of task a already in row 2; keep one"),
+        (lambda t: t.drop(index=7), "checkpoint ckpt10 lacks item 1 of task a (1 rows are missing); every checkpoint needs"),
+        (lambda t: t.replace({"correct": {"0": "yes"}}), "row 3: correct is 'yes'; give true or false, 1 or 0, or a grade"),
+        (lambda t: t.replace({"correct": {"0": "2"}}), "row 3: correct is '2'; give"),
+        (lambda t: t.replace({"correct": {"0": ""}}), "row 3: correct is ''; give"),
+        (lambda t: t.replace({"task": {"b": ""}}), "row 5: task is empty; give every row its task"),
+        (lambda t: t.assign(samples=range(18)), "checkpoint ckpt1 has several values of samples"),
+        (lambda t: t.assign(samples="many"), "row 1: samples is 'many'; give a number"),
+        (lambda t: t.iloc[:0], "has no rows"),
+    ],
+)
+def test_a_wrong_file_ends_in_one_line(tmp_path, change, line):
+    with pytest.raises(StudyError) as told:
+        choose(tmp_path, change(table()))
+    assert str(told.value).startswith(f"{tmp_path / 'items.csv'}: ")
+    assert line in str(told.value)
+
+
+def test_arguments_of_neither_kind_end_in_one_line(tmp_path):
+    for arguments in (
+        (),
+        ("--items", "x.csv"),
+        ("--items", "x.txt", "--record", "out.json"),
+        ("--items", "no.csv", "--record", "o"),
+    ):
+        done = program(tmp_path, *arguments)
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith("error: ")

@@ -1,0 +1,190 @@
+"""Equivalence, ranks, peaks, pooling and power against scipy, published examples and hand-made cases."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from sftstudy.stats import ItemScores, paired_difference
+from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
+from sftstudy.stats.meta import pool
+from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak, samples_to_peak
+from sftstudy.stats.power import needed, needed_pairs
+from sftstudy.stats.ranks import rank_correlation, stop_regret
+
+# Vaccination against tuberculosis: (cases, others) with and without vaccine in 13 trials; Colditz et al. 1994, JAMA 271:698
+BCG = [
+    (4, 119, 11, 128), (6, 300, 29, 274), (3, 228, 11, 209), (62, 13536, 248, 12619), (33, 5036, 47, 5761), (180, 1361, 372, 1079),
+    (8, 2537, 10, 619), (505, 87886, 499, 87892), (29, 7470, 45, 7232), (17, 1699, 65, 1600), (186, 50448, 141, 27197),
+    (5, 2493, 3, 2338), (27, 16886, 29, 17825),
+]  # fmt: skip
+
+
+def arm(*rows: list[float]) -> ItemScores:
+    items = tuple(str(number) for number in range(len(rows[0])))
+    return ItemScores(tuple(range(len(rows))), items, ("t",) * len(items), items, np.array(rows, dtype=float))
+
+
+def effect(one: np.ndarray, two: np.ndarray) -> Effect:
+    found = paired_difference(arm(list(one)), arm(list(two)), unit="rating")
+    assert found is not None
+    return Effect(found.value, found.error, found.freedom, found.p)
+
+
+def test_tost_is_the_larger_of_two_one_sided_paired_t_tests() -> None:
+    rng = np.random.default_rng(0)
+    one = rng.normal(5, 1, size=50)
+    two = one + rng.normal(0.05, 0.5, size=50)
+    tests = [
+        reference.ttest_1samp(one - two, side * 0.2, alternative=other).pvalue for side, other in ((1, "less"), (-1, "greater"))
+    ]
+    assert equivalence(effect(one, two), 0.2) == pytest.approx(max(tests))
+    assert below(effect(one, two), 0.2) == pytest.approx(2 * tests[0])
+    assert superiority(effect(two, one)) == pytest.approx(reference.ttest_rel(two, one).pvalue)
+    assert superiority(effect(one, two)) == 1
+    shifted = effect(one + 0.4, two)
+    assert relevance(shifted, 0.2) == pytest.approx(2 * reference.ttest_1samp(one + 0.4 - two, 0.2, alternative="greater").pvalue)
+
+
+def test_equal_answers_are_equivalent_only_with_enough_items() -> None:
+    def p(num_items: int) -> float:
+        found = paired_difference(arm([1.0] * num_items), arm([1.0] * num_items), unit="fraction")
+        assert found is not None
+        return equivalence(Effect(found.value, found.error, found.freedom, found.p), 0.02)
+
+    assert p(50) > 0.05 > p(400)
+
+
+def test_rank_correlation_is_spearmans_with_an_exact_p() -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=7), rng.normal(size=7)
+    found = rank_correlation(list(first), list(second))
+    assert found is not None
+    assert found.value == pytest.approx(reference.spearmanr(first, second).statistic)
+    orders = [reference.spearmanr(first, order).statistic for order in itertools.permutations(second)][::1]
+    assert found.p == pytest.approx(np.mean(np.array(orders) >= found.value - 1e-9))
+    half = 1.959964 * math.sqrt((1 + found.value**2 / 2) / 4)
+    assert (found.low, found.high) == pytest.approx((math.tanh(found.z - half), math.tanh(found.z + half)))
+
+
+def test_within_groups_a_difference_between_them_does_not_count() -> None:
+    """Large batches have small norms and low scores; within a batch size, small norms go with high scores."""
+    norm, score = [1, 2, 3, 11, 12, 13], [0.3, 0.2, 0.1, 0.9, 0.8, 0.7]
+    groups = ["large"] * 3 + ["small"] * 3
+    whole, within = rank_correlation(norm, score), rank_correlation(norm, score, groups=groups)
+    assert whole is not None
+    assert whole.value > 0.4
+    assert within is not None
+    assert (within.value, within.p) == (-1, 1)
+    mirrored = rank_correlation([-value for value in norm], score, groups=groups)
+    assert mirrored is not None
+    assert mirrored.p == pytest.approx(1 / 36)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is None
+
+
+def test_regret_is_what_the_kept_runs_lack() -> None:
+    found = stop_regret([3, 2, 1, 0], [0.5, 0.6, 0.9, 0.1], keep=0.5)
+    pairs = [max(pair) for pair in itertools.combinations([0.5, 0.6, 0.9, 0.1], 2)]
+    assert (found.value, found.num_kept) == (pytest.approx(0.3), 2)
+    assert found.at_random == pytest.approx(0.9 - np.mean(pairs))
+    assert stop_regret([1, 2], [0.4, 0.8], keep=0.5).value == 0
+
+
+def test_pooling_gives_the_published_numbers_of_the_bcg_trials() -> None:
+    """metafor's `rma(yi, vi, data = dat.bcg, test = "knha")`: mean -0.7145, error 0.1807, tau2 0.3132, Q 152.23."""
+    effects = [math.log(a / (a + b)) - math.log(c / (c + d)) for a, b, c, d in BCG]
+    errors = [math.sqrt(1 / a - 1 / (a + b) + 1 / c - 1 / (c + d)) for a, b, c, d in BCG]
+    found = pool(effects, errors)
+    assert (found.effect.value, found.tau2) == (pytest.approx(-0.7145, abs=1e-4), pytest.approx(0.3132, abs=1e-4))
+    assert found.q == pytest.approx(152.23, abs=0.01)
+    assert found.effect.error == pytest.approx(0.1807, abs=1e-4)
+    assert (found.low, found.high) == (pytest.approx(-1.1082, abs=3e-4), pytest.approx(-0.3208, abs=3e-4))
+    assert found.i2 == pytest.approx((152.2330 - 12) / 152.2330, abs=1e-4)
+
+
+def test_equal_effects_have_no_heterogeneity_and_no_narrower_interval_than_a_fixed_one() -> None:
+    found = pool([0.1, 0.1, 0.1], [0.05, 0.05, 0.05])
+    assert (found.tau2, found.i2, found.q) == (0, 0, pytest.approx(0))
+    assert found.effect.error == pytest.approx(0.05 / math.sqrt(3))
+    with pytest.raises(ValueError, match="two or more"):
+        pool([0.1], [0.05])
+
+
+def curves(*rates: tuple[float, ...], num_items: int = 400, seed: int = 0, samples: tuple[int, ...] = (10, 20, 30)) -> Curves:
+    """An arm with a row of true scores per seed; an item's luck is shared by the checkpoints."""
+    luck = np.random.default_rng(seed).uniform(size=num_items)
+    values = np.array([[luck < rate for rate in row] for row in rates], dtype=float)
+    names = tuple(str(number) for number in range(num_items))
+    return Curves(np.array([samples] * len(rates), dtype=float), values, names, ("t",) * num_items, names)
+
+
+def test_samples_to_peak_are_the_first_best_checkpoints() -> None:
+    found = samples_to_peak(curves((0.3, 0.6, 0.6), (0.3, 0.4, 0.6)), average="micro", seed=0)
+    assert found.value == 25
+    assert (found.low, found.high) == (20, 30)
+    sure = samples_to_peak(curves((0.3, 0.6, 0.4)), average="micro", seed=0)
+    assert (sure.value, sure.low, sure.high) == (20, 20, 20)
+
+
+def test_a_ratio_of_samples_to_peak_is_shown_or_left_open() -> None:
+    early, late = curves((0.6, 0.4, 0.3)), curves((0.3, 0.4, 0.6))
+    shown = ratio_to_peak(early, late, average="micro", seed=0)
+    assert (shown.value, shown.high) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert shown.p_sooner < 0.001
+    flat = curves((0.5, 0.5, 0.5), num_items=40)
+    rng = np.random.default_rng(2)
+    noisy = [Curves(flat.samples, rng.permuted(flat.values, axis=2), flat.items, flat.tasks, flat.clusters) for _ in range(2)]
+    unclear = ratio_to_peak(*noisy, average="macro", seed=0)
+    assert min(unclear.p_sooner, unclear.p_not_sooner) > 0.05
+    assert (unclear.low, unclear.high) == (pytest.approx(1 / 3), pytest.approx(3))
+
+
+def test_optimism_is_zero_without_a_choice_and_positive_among_equals() -> None:
+    rng = np.random.default_rng(3)
+    values = (rng.uniform(size=(20, 100)) < 0.5).astype(float)
+    half = [number % 2 == 0 for number in range(100)]
+    assert optimism(values[:1], half, ["t"] * 100, average="micro") == 0
+    assert 0.05 < optimism(values, half, ["t"] * 100, average="micro") < 0.25
+
+
+def test_needed_seeds_and_items_make_the_test_strong_enough() -> None:
+    """What is asked for is tried out: with so many items the share of significant tests is about 80 %."""
+    rng = np.random.default_rng(4)
+
+    def tried(num_items: int) -> float:
+        found = 0
+        for _ in range(400):
+            luck = rng.uniform(size=num_items)
+            one = (np.where(rng.uniform(size=num_items) < 0.5, luck, rng.uniform(size=num_items)) < 0.6).astype(float)
+            found += superiority(_fraction(one, (luck < 0.5).astype(float))) <= 0.05
+        return found / 400
+
+    luck = rng.uniform(size=2000)
+    one = (np.where(rng.uniform(size=2000) < 0.5, luck, rng.uniform(size=2000)) < 0.6).astype(float)
+    pilot = paired_difference(arm(list(one)), arm(list((luck < 0.5).astype(float))), unit="fraction")
+    assert pilot is not None
+    found = needed(pilot, 0.1, "direction")
+    assert found.seeds is None
+    assert found.items is not None
+    assert tried(found.items) == pytest.approx(0.8, abs=0.07)
+
+
+def _fraction(one: np.ndarray, two: np.ndarray) -> Effect:
+    found = paired_difference(arm(list(one)), arm(list(two)), unit="fraction")
+    assert found is not None
+    return Effect(found.value, found.error, found.freedom, found.p)
+
+
+def test_items_do_not_help_against_the_variance_of_seeds() -> None:
+    one, two = [[1.0] * 30 + [0.0] * 70, [1.0] * 70 + [0.0] * 30], [[1.0] * 40 + [0.0] * 60, [1.0] * 60 + [0.0] * 40]
+    found = paired_difference(arm(*one), arm(*two), unit="fraction")
+    assert found is not None
+    need = needed(found, 0.05, "equivalence")
+    assert need.items is None
+    assert need.seeds is None or need.seeds > 20
+
+
+def test_pairs_for_a_correlation() -> None:
+    assert needed_pairs(0.5) == pytest.approx(3 + 1.125 * ((1.96 + 0.8416) / 0.5493) ** 2, abs=1)
