@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from checkouts import SITE, job_counts, planned_jobs, snakemake, variables
+from checkouts import SITE, copy_checkout, job_counts, planned_jobs, snakemake, variables
 
 RUNS = Path("runs/tiny-llama/quick")
 STAGES = ("01-first", "02-second")
@@ -170,8 +170,6 @@ def weights(checkout: Path, recipe: str) -> list[Any]:
 
 
 def test_results_of_a_screened_study_are_adopted_and_rebuilt_alone(study: Path, overlay: Path, tmp_path: Path) -> None:
-    from checkouts import copy_checkout
-
     elsewhere = copy_checkout(tmp_path / "elsewhere")
     shutil.copytree(study / "results", elsewhere / "results")
     command = [sys.executable, "workflow/scripts/adopt_results.py", *settings(overlay)]

@@ -353,7 +353,7 @@ def test_only_one_process_trains_a_stage(undisturbed: Any, study: Any) -> None:
     for rate in (1e-2, 2e-2):  # another recipe may not move the folder away either
         with pytest.raises(StudyError) as caught:
             train(study, study.stage(learning_rate=rate))
-        assert f"01-stacked: another process trains this stage (process {program.pid} on " in str(caught.value)
+        assert f"01-stacked: another process works on it (process {program.pid} on " in str(caught.value)
         assert "\n" not in str(caught.value)
     program.kill()
     program.communicate()

@@ -7,7 +7,6 @@ the weak ones, these are the others, and the correlations are nearer to zero tha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -21,6 +20,7 @@ from sftstudy.paths import Layout
 from sftstudy.records import DecisionRecord, Entry, Ruling
 from sftstudy.screen import rung_name
 from sftstudy.spec import StudySpec
+from sftstudy.stats.ranks import rank_correlation
 from sftstudy.tables.aggregate import Pair, Results, load_results
 from sftstudy.tables.collect import read_training
 from sftstudy.tables.early import Competitor, competitors, final_score
@@ -30,7 +30,7 @@ LEVEL = 0.95
 
 
 class Correlation(Entry):
-    """Spearman's rho of a signal with the final score, and its interval; those are None where too few have both."""
+    """Spearman's rho of a signal with the final score, within groups, and its interval; None where too few have both."""
 
     rho: float | None
     low: float | None
@@ -174,17 +174,21 @@ def _competitor(competitor: Competitor, calls: dict[str, Ruling | None], final: 
 
 
 def _correlation(rulings: dict[str, Ruling], signal: str, finals: dict[str, float | None]) -> Correlation:
-    """Interval by Fisher's z with the standard error of Bonett and Wright (2000), sqrt((1 + rho^2 / 2) / (n - 3))."""
-    pairs = [(getattr(ruling, signal), final) for name, ruling in rulings.items() if (final := finals[name]) is not None]
-    shown, final_scores = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    if len(set(shown)) < 2 or len(set(final_scores)) < 2:
-        return Correlation(rho=None, low=None, high=None, num_competitors=len(pairs))
-    rho = float(stats.spearmanr(shown, final_scores).statistic)
-    if len(pairs) < 4 or abs(rho) >= 1:
-        return Correlation(rho=rho, low=None, high=None, num_competitors=len(pairs))
-    half = float(stats.norm.isf((1 - LEVEL) / 2)) * math.sqrt((1 + rho**2 / 2) / (len(pairs) - 3))
-    low, high = math.tanh(math.atanh(rho) - half), math.tanh(math.atanh(rho) + half)
-    return Correlation(rho=rho, low=low, high=high, num_competitors=len(pairs))
+    """Of those that have a final score, within the groups that compete."""
+    known = [(ruling, final) for name, ruling in rulings.items() if (final := finals[name]) is not None]
+    found = (
+        rank_correlation(
+            [getattr(ruling, signal) for ruling, _ in known],
+            [final for _, final in known],
+            groups=[tuple(ruling.group) for ruling, _ in known],
+            level=LEVEL,
+        )
+        if known
+        else None
+    )
+    if found is None:
+        return Correlation(rho=None, low=None, high=None, num_competitors=len(known))
+    return Correlation(rho=found.value, low=found.low, high=found.high, num_competitors=len(known))
 
 
 # --- to read -----------------------------------------------------------------------------------------------------------
@@ -198,8 +202,8 @@ def to_markdown(study: StudySpec, screen: Screen, report: PairReport) -> str:
         f"Rule: {screen.rule.model_dump_json()}; final score: peak on {screen.benchmark}"
         f"{', mean over seeds' if screen.seeds == 'together' else ''}.",
         "",
-        f"- Saved: {report.samples_saved:.0%} of the samples, and, by the pace until then, {report.process_hours_saved:.2f}"
-        f" process-hours; {report.process_hours:.2f} were spent.",
+        f"- Saved: {report.samples_saved:.0%} of the samples, and, by the pace until then, {report.process_hours_saved:.2g}"
+        f" process-hours; {report.process_hours:.2g} were spent.",
         f"- Stopped: {report.num_stopped} of {len(report.competitors)}; the final score of {report.num_checked} of these is known.",
         f"- False stops, above the best that was kept: {_rate(report)}; above the median of the kept: {report.num_above_median}.",
         f"- Regret: {_regret(report)}.",

@@ -199,12 +199,6 @@ def _draw_panel(axes: Axes, lines: Sequence[Line]) -> None:
         savings = [line.savings for line in curve]
         color = OKABE_ITO[place]
         if rule in _BANDS:
-            axes.fill_between(
-                savings,
-                [line.regret_low for line in curve],
-                [line.regret_high for line in curve],
-                color=color,
-                alpha=0.15,
-                linewidth=0,
-            )
+            low, high = [line.regret_low for line in curve], [line.regret_high for line in curve]
+            axes.fill_between(savings, low, high, color=color, alpha=0.15, linewidth=0, label="its 10th to 90th percentile")
         axes.plot(savings, [line.regret for line in curve], color=color, marker=MARKERS[place], markersize=3.5, label=rule)

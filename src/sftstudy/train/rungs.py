@@ -17,34 +17,38 @@ def write_at_rung(scratch: Path, rung: float, record: TrainingRecord, metrics: s
     write_record(folder / "training.json", record)
 
 
-def read_at_rung(scratch: Path, rung: float) -> tuple[TrainingRecord, bytes]:
-    """What `write_at_rung` kept."""
-    folder = scratch / "rungs" / rung_name(rung)
-    return read_record(folder / "training.json", TrainingRecord), (folder / "metrics.jsonl").read_bytes()
-
-
 def read_finished(scratch: Path) -> tuple[TrainingRecord, bytes]:
     """Record and metrics of a finished stage."""
-    return read_record(scratch / "finished.json", TrainingRecord), (scratch / "metrics.jsonl").read_bytes()
+    return _read(scratch / "finished.json")
 
 
-def has_reached(spec: StageSpec, rung: float, *, scratch: Path, results: Path, identity: dict[str, str]) -> bool:
-    """Whether what a stage showed up to a rung is kept; of a stage that is finished it is cut out of its records first.
+def at_rung(
+    spec: StageSpec, rung: float, *, scratch: Path, results: Path, identity: dict[str, str]
+) -> tuple[TrainingRecord, bytes] | None:
+    """Record and metrics of a stage up to a rung, kept or, of a finished stage, cut out of its records; None before it is there.
 
-    The records under `results` will do if scratch has none: nothing is trained for a rung that can be read off.
+    The records under `results` will do if scratch has none: nothing is trained for a rung that can be read off. Nothing is written.
     """
-    if (scratch / "rungs" / rung_name(rung) / "training.json").is_file():
-        return True
-    if (scratch / "finished.json").is_file() and (scratch / "metrics.jsonl").is_file():
-        finished, metrics = read_finished(scratch)
-    elif (results / "training.json").is_file() and (results / "metrics.jsonl").is_file():
-        finished, metrics = read_record(results / "training.json", TrainingRecord), (results / "metrics.jsonl").read_bytes()
-        if (finished.status, finished.spec_hash, finished.content_hash) != (FINISHED, *identity.values()):
-            return False
-    else:
-        return False
+    kept, *whole = scratch / "rungs" / rung_name(rung) / "training.json", scratch / "finished.json", results / "training.json"
+    for path in (kept, *whole):
+        if not (path.is_file() and path.with_name("metrics.jsonl").is_file()):
+            continue
+        record, metrics = _read(path)
+        if identity != {"spec_hash": record.spec_hash, "content_hash": record.content_hash}:
+            continue
+        if path == kept:
+            return record, metrics
+        if record.status == FINISHED:
+            return _cut(spec, rung, record, metrics)
+    return None
+
+
+def _read(path: Path) -> tuple[TrainingRecord, bytes]:
+    return read_record(path, TrainingRecord), path.with_name("metrics.jsonl").read_bytes()
+
+
+def _cut(spec: StageSpec, rung: float, finished: TrainingRecord, metrics: bytes) -> tuple[TrainingRecord, bytes]:
     num_steps = rung_step(rung, num_steps=spec.num_steps)
-    lines = metrics.decode().splitlines(keepends=True)[:num_steps]
     untrained = (spec.num_steps - num_steps) * (spec.training.effective_batch_size if spec.training else 0)
     cut = {
         "status": f"at rung {rung_name(rung)}",
@@ -54,8 +58,7 @@ def has_reached(spec: StageSpec, rung: float, *, scratch: Path, results: Path, i
         "checkpoints": [entry for entry in finished.checkpoints if entry.step <= num_steps],
         "time_s": finished.time_s * num_steps / spec.num_steps,
     }
-    write_at_rung(scratch, rung, finished.model_copy(update=cut), "".join(lines))
-    return True
+    return finished.model_copy(update=cut), b"".join(metrics.splitlines(keepends=True)[:num_steps])
 
 
 def find_stopped(spec: StageSpec, verdict: Path | None, *, layout: Layout) -> tuple[TrainingRecord, bytes] | None:

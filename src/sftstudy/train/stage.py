@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +21,7 @@ from sftstudy.train.attempts import claim, is_finished
 from sftstudy.train.checkpoints import USUAL, Saving, disk_errors
 from sftstudy.train.inputs import read_inputs
 from sftstudy.train.lease import held
-from sftstudy.train.rungs import find_stopped, has_reached, read_at_rung, read_finished
+from sftstudy.train.rungs import at_rung, find_stopped, read_finished
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -62,14 +63,15 @@ def train_stage(
         return
     inputs = read_inputs(spec, layout=layout)
     identity = {"spec_hash": spec_hash(spec), "content_hash": inputs.content_hash}
+    reached = partial(at_rung, spec, rung, scratch=scratch, results=results, identity=identity) if rung else None
+    if reached and is_alone and (known := reached()):
+        publish(published, *known)
+        return
     with held(scratch, patience_s=patience_s) if is_first else nullcontext() as lease:
         finished = False
         if is_first:
             claim(scratch, identity)
-            if rung:
-                finished = has_reached(spec, rung, scratch=scratch, results=results, identity=identity)
-            else:
-                finished = is_finished(spec, scratch, identity)
+            finished = reached() is not None if reached else is_finished(spec, scratch, identity)
         if not (finished and is_alone):
             from sftstudy.train.engine import run_stage
             from sftstudy.train.parallel import joined
@@ -88,7 +90,9 @@ def train_stage(
                         rung=rung,
                     )
         if is_first:
-            publish(published, *(read_at_rung(scratch, rung) if rung else read_finished(scratch)))
+            found = reached() if reached else read_finished(scratch)
+            assert found is not None, "the rung was reached just now"
+            publish(published, *found)
 
 
 def publish(folder: Path, record: TrainingRecord, metrics: bytes) -> None:
