@@ -76,7 +76,7 @@ def test_tensors_of_a_padded_and_of_a_packed_microbatch() -> None:
     assert (row.labels.tolist(), row.attention_mask) == ([8, 9, 6], None)
 
 
-def losses(model: Any, samples: Any, *, packed: bool, **changes: Any) -> torch.Tensor:
+def losses(model: Any, samples: Any, /, *, packed: bool, **changes: Any) -> torch.Tensor:
     """Loss of every supervised token, in the order of the samples."""
     batch = lay_out(samples, packed=packed, device=model.device)
     with torch.no_grad():
