@@ -322,7 +322,7 @@ class Plan:
 
     def _always_kept_by(self, run: Run) -> list[str]:
         """Active studies that need a run whatever a screen says: they have it and no screen, or other recipes start from it."""
-        unscreened = [name for name in self.studies if not self.registry.studies[name].screen and run in self.runs[name]]
+        unscreened = [name for name in self.studies if not self.registry.studies[name].screen and run in self._run_sets[name]]
         folders = [self.records_of(stage) for stage in self._own_stages(run)]
         started = {self.stages[child].recipe for folder in folders for child in self.children.get(folder, [])} - {run.recipe}
         return unscreened + [

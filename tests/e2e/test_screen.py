@@ -49,6 +49,15 @@ def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def checkout(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout that has the tiny study's base model and nothing else: the study's own results are for other tests."""
+    made = copy_checkout(tmp_path_factory.mktemp("screened") / "checkout")
+    for folder in ("results/worlds", "results/models", "scratch/worlds", "scratch/models"):
+        shutil.copytree(study / folder, made / folder)
+    return made
+
+
 def settings(overlay: Path) -> tuple[str, str]:
     return "--config", f"overlay={overlay}"
 
@@ -75,58 +84,58 @@ def missing_reasons(checkout: Path) -> set[tuple[str, str]]:
     return {(path.split("/")[4], reason) for path, reason in zip(table["path"], table["reason"], strict=True)}
 
 
-def test_a_screen_stops_runs_and_everything_behind_them_and_is_done_once(study: Path, overlay: Path) -> None:
-    planned = snakemake(study, "-n", *settings(overlay))
+def test_a_screen_stops_runs_and_everything_behind_them_and_is_done_once(checkout: Path, overlay: Path) -> None:
+    planned = snakemake(checkout, "-n", *settings(overlay))
     counts = job_counts(planned.stdout)
     assert {rule: counts.get(rule) for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")} == {
         "train_rung": 6, "decide_screen": 2, "write_screen": 6, "train_stage": 6,
     }  # fmt: skip
 
-    killed_at_the_barrier(study, overlay)
-    assert len(list((study / "results" / RUNS).rglob("rungs/0.25/screen.json"))) == 1
-    decision = (study / "results/studies/quick/screens/0.25.json").read_bytes()
-    result = snakemake(study, "-c", "all", "--rerun-incomplete", *settings(overlay))
+    killed_at_the_barrier(checkout, overlay)
+    assert len(list((checkout / "results" / RUNS).rglob("rungs/0.25/screen.json"))) == 1
+    decision = (checkout / "results/studies/quick/screens/0.25.json").read_bytes()
+    result = snakemake(checkout, "-c", "all", "--rerun-incomplete", *settings(overlay))
     assert result.returncode == 0, result.stdout[-3000:]
     assert {rule: sum(found == rule for found, _ in planned_jobs(result.stdout)) for rule in ("decide_screen", "train_rung")} == {
         "decide_screen": 1,
         "train_rung": 3,
     }
-    assert (study / "results/studies/quick/screens/0.25.json").read_bytes() == decision
+    assert (checkout / "results/studies/quick/screens/0.25.json").read_bytes() == decision
 
-    first = calls(study, "0.25")
+    first = calls(checkout, "0.25")
     assert sorted(first.values()) == ["audit", "go", "stop"]
     (stopped,) = [recipe for recipe, call in first.items() if call == "stop"]
     for stage in STAGES:
-        assert {recipe: status(study, recipe, stage) for recipe in first} == {
+        assert {recipe: status(checkout, recipe, stage) for recipe in first} == {
             recipe: "stopped at rung 0.25" if recipe == stopped else "finished" for recipe in first
         }
-    assert status(study, stopped, record="selection.json") == "stopped at rung 0.25"
-    assert {recipe: trained_steps(study, recipe) for recipe in first} == {
+    assert status(checkout, stopped, record="selection.json") == "stopped at rung 0.25"
+    assert {recipe: trained_steps(checkout, recipe) for recipe in first} == {
         recipe: list(range(1, 3 if recipe == stopped else NUM_STEPS + 1)) for recipe in first
     }
-    assert not (study / "scratch" / RUNS / stopped / "seed1" / STAGES[1]).exists()
-    assert missing_reasons(study) == {(stopped, "stopped at rung 0.25")}
-    assert "Nothing to be done" in snakemake(study, "-n", *settings(overlay)).stdout
+    assert not (checkout / "scratch" / RUNS / stopped / "seed1" / STAGES[1]).exists()
+    assert missing_reasons(checkout) == {(stopped, "stopped at rung 0.25")}
+    assert "Nothing to be done" in snakemake(checkout, "-n", *settings(overlay)).stdout
 
 
-def killed_at_the_barrier(study: Path, overlay: Path) -> None:
+def killed_at_the_barrier(checkout: Path, overlay: Path) -> None:
     """Let the first verdict be written, then kill all there is, as a lost node would."""
     (target,) = [f"results/{RUNS}/quick/seed1/01-first/rungs/0.25/screen.json"]
     command = [sys.executable, "-m", "snakemake", "-c1", *settings(overlay), "--", target]
-    with subprocess.Popen(command, cwd=study, env=variables(study), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    with subprocess.Popen(command, cwd=checkout, env=variables(checkout), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                           start_new_session=True) as job:  # fmt: skip
-        while not (study / target).exists():
+        while not (checkout / target).exists():
             assert job.poll() is None
             time.sleep(0.02)
         os.killpg(job.pid, signal.SIGKILL)
-    snakemake(study, "--unlock", *settings(overlay))
+    snakemake(checkout, "--unlock", *settings(overlay))
 
 
-def test_a_stopped_run_asks_a_cluster_for_no_gpu(study: Path, overlay: Path) -> None:
+def test_a_stopped_run_asks_a_cluster_for_no_gpu(checkout: Path, overlay: Path) -> None:
     forced = ("--forcerun", "train_stage", "score_harness")
-    planned = snakemake(study, "-n", "--profile", "slurm", *forced, *settings(overlay), environment=SITE).stdout
+    planned = snakemake(checkout, "-n", "--profile", "slurm", *forced, *settings(overlay), environment=SITE).stdout
     blocks = re.findall(r"^rule (train_stage|score_harness):\n((?: {4}.*\n)*)", planned, flags=re.MULTILINE)
-    stopped = next(recipe for recipe, call in calls(study, "0.25").items() if call == "stop")
+    stopped = next(recipe for recipe, call in calls(checkout, "0.25").items() if call == "stop")
     found = {
         (rule, f"recipe={stopped}," in block, *re.findall(r"slurm_partition=(\w+)", block), *re.findall(r"\bgpu=(\w+)", block))
         for rule, block in blocks
@@ -139,27 +148,27 @@ def test_a_stopped_run_asks_a_cluster_for_no_gpu(study: Path, overlay: Path) -> 
     }
 
 
-def test_a_changed_rule_trains_only_whom_it_lets_go_on(study: Path, overlay: Path) -> None:
-    before = {recipe: trained_steps(study, recipe) for recipe in calls(study, "0.25")}
-    stopped = next(recipe for recipe, call in calls(study, "0.25").items() if call == "stop")
+def test_a_changed_rule_trains_only_whom_it_lets_go_on(checkout: Path, overlay: Path) -> None:
+    before = {recipe: trained_steps(checkout, recipe) for recipe in calls(checkout, "0.25")}
+    stopped = next(recipe for recipe, call in calls(checkout, "0.25").items() if call == "stop")
     file = overlay / "studies" / "quick.yaml"
     text = file.read_text()
     file.write_text(text.replace("keep: 0.3", "keep: 0.9").replace("audit: {share: 0.5},", ""))
-    result = snakemake(study, "-c", "all", *settings(overlay))
+    result = snakemake(checkout, "-c", "all", *settings(overlay))
     assert result.returncode == 0, result.stdout[-3000:]
-    assert {recipe: status(study, recipe, STAGES[1]) for recipe in before} == dict.fromkeys(before, "finished")
-    assert {recipe: trained_steps(study, recipe) for recipe in before} == before | {stopped: list(range(1, NUM_STEPS + 1))}
-    assert missing_reasons(study) == set()
+    assert {recipe: status(checkout, recipe, STAGES[1]) for recipe in before} == dict.fromkeys(before, "finished")
+    assert {recipe: trained_steps(checkout, recipe) for recipe in before} == before | {stopped: list(range(1, NUM_STEPS + 1))}
+    assert missing_reasons(checkout) == set()
 
-    kept = weights(study, stopped)
+    kept = weights(checkout, stopped)
     file.write_text(text)
-    assert snakemake(study, "-c", "all", *settings(overlay)).returncode == 0
-    assert status(study, stopped) == "stopped at rung 0.25"
+    assert snakemake(checkout, "-c", "all", *settings(overlay)).returncode == 0
+    assert status(checkout, stopped) == "stopped at rung 0.25"
     file.write_text(text.split("screen:")[0])
-    result = snakemake(study, "-c", "all", *settings(overlay))
+    result = snakemake(checkout, "-c", "all", *settings(overlay))
     assert result.returncode == 0, result.stdout[-3000:]
-    assert weights(study, stopped) == kept  # what was trained was never lost
-    assert trained_steps(study, stopped) == list(range(1, NUM_STEPS + 1))
+    assert weights(checkout, stopped) == kept  # what was trained was never lost
+    assert trained_steps(checkout, stopped) == list(range(1, NUM_STEPS + 1))
 
 
 def weights(checkout: Path, recipe: str) -> list[Any]:
@@ -169,9 +178,9 @@ def weights(checkout: Path, recipe: str) -> list[Any]:
     return [[entry["weights_hash"] for entry in record["checkpoints"]] for record in records]
 
 
-def test_results_of_a_screened_study_are_adopted_and_rebuilt_alone(study: Path, overlay: Path, tmp_path: Path) -> None:
+def test_results_of_a_screened_study_are_adopted_and_rebuilt_alone(checkout: Path, overlay: Path, tmp_path: Path) -> None:
     elsewhere = copy_checkout(tmp_path / "elsewhere")
-    shutil.copytree(study / "results", elsewhere / "results")
+    shutil.copytree(checkout / "results", elsewhere / "results")
     command = [sys.executable, "workflow/scripts/adopt_results.py", *settings(overlay)]
     adopted = subprocess.run(command, cwd=elsewhere, env=variables(elsewhere), capture_output=True, text=True, check=False)
     assert adopted.returncode == 0, adopted.stderr

@@ -68,12 +68,19 @@ def test_the_report_counts_what_was_saved_lost_and_told(tree: Tree) -> None:
     assert (report.num_stopped, report.num_checked, report.num_false_stops, report.num_above_median) == (3, 1, 1, 1)
     assert (report.false_stop_rate, report.regret) == (1.0, 0.25)
     assert (report.false_stop_low, report.false_stop_high) == (pytest.approx(0.025), 1.0)
-    assert report.samples_saved == pytest.approx((60 + 40) / 400)
+    assert report.samples_saved == report.samples_saved_alone == pytest.approx((60 + 40) / 400)
     assert (report.process_hours, report.process_hours_saved) == (pytest.approx(3 * 8 + 2 + 4), pytest.approx(6 + 4))
     assert [rung.calls for rung in report.rungs] == [{"go": 3, "stop": 1, "audit": 1}, {"go": 2, "stop": 1, "audit": 0}]
     told = report.rungs[0].correlations
     assert (told["grad_norm"].rho, told["grad_norm"].num_competitors) == (-1.0, 3)
     assert (told["loss"].rho, told["loss"].num_competitors) == (None, 3)
+
+
+def test_what_another_study_trained_on_is_told_apart_from_what_the_decisions_allow(tree: Tree) -> None:
+    study = study_of(tree)
+    edit(tree.layout.stage_results(*PAIR, "r5", 1, "01-stacked") / "training.json", status="finished", num_steps=8)
+    report = audit_pair(load_results(study, layout=tree.layout), SCREEN, PAIR, layout=tree.layout)
+    assert (report.samples_saved, report.samples_saved_alone) == (pytest.approx(60 / 400), pytest.approx(100 / 400))
 
 
 def test_the_report_is_written_the_same_each_time_and_before_anything_is_decided(tree: Tree) -> None:
@@ -86,7 +93,7 @@ def test_the_report_is_written_the_same_each_time_and_before_anything_is_decided
     assert set(made[0]) == {"audit.json", "audit.md"}
     assert made[0] == made[1]
     page = made[0]["audit.md"].decode()
-    assert "Saved: 25% of the samples" in page
+    assert "Saved: 25% of the samples (25% had" in page
     assert "above the best that was kept: 1 of 1 checked, 100% [3%, 100%]" in page
     assert "Regret: at least 0.25" in page
     for path in tree.layout.screens("toy").iterdir():

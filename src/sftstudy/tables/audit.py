@@ -18,7 +18,7 @@ from sftstudy.config import Screen
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import DecisionRecord, Entry, Ruling
-from sftstudy.screen import rung_name
+from sftstudy.screen import rung_name, rung_step
 from sftstudy.spec import StudySpec
 from sftstudy.stats.ranks import rank_correlation
 from sftstudy.tables.aggregate import Pair, Results, load_results
@@ -55,6 +55,7 @@ class CompetitorReport(Entry):
     audited: bool
     final: float | None
     samples_planned: int
+    samples_allowed: int = Field(description="what the study's own decisions let it train; other studies may want more")
     samples_trained: int
     process_hours: float
     process_hours_saved: float
@@ -75,6 +76,7 @@ class PairReport(Entry):
     num_above_median: int = Field(description="checked ones that ended above the median of those kept")
     regret: float | None = Field(description="best checked less best kept, at least 0; a lower bound unless all are checked")
     samples_saved: float = Field(description="share of the planned samples that were not trained, the audit's not counted as saved")
+    samples_saved_alone: float = Field(description="the same if no other study had wanted any of the stopped")
     process_hours: float
     process_hours_saved: float
     competitors: list[CompetitorReport]
@@ -128,6 +130,7 @@ def audit_pair(results: Results, screen: Screen, pair: Pair, *, layout: Layout) 
         num_above_median=sum(final > median(kept) for final in checked) if kept else 0,
         regret=max(0.0, max(checked) - max(kept)) if checked and kept else None,
         samples_saved=1 - trained / planned,
+        samples_saved_alone=1 - sum(row.samples_allowed for row in rows) / planned,
         process_hours=sum(row.process_hours for row in rows),
         process_hours_saved=sum(row.process_hours_saved for row in rows),
         competitors=rows,
@@ -146,7 +149,8 @@ def _rulings(study: str, rung: str, pair: Pair, found: Sequence[Competitor], *, 
 
 def _competitor(competitor: Competitor, calls: dict[str, Ruling | None], final: float | None, layout: Layout) -> CompetitorReport:
     ended = [(rung, ruling.call) for rung, ruling in calls.items() if ruling and ruling.call in ("stop", "audit")]
-    planned = trained = 0
+    stopped_at = ended[0][0] if ended and ended[0][1] == "stop" else None
+    planned = allowed = trained = 0
     seconds = saved = 0.0
     for member in competitor.members:
         pace = 0.0  # of a process, per sample
@@ -158,6 +162,10 @@ def _competitor(competitor: Competitor, calls: dict[str, Ruling | None], final: 
                 pace = record.time_s * record.num_processes / (steps * batch)
                 seconds += record.time_s * record.num_processes
             planned += stage.num_steps * batch
+            if stopped_at is None:
+                allowed += stage.num_steps * batch
+            elif stage is member.stages[0]:
+                allowed += rung_step(float(stopped_at), num_steps=stage.num_steps) * batch
             trained += steps * batch
             saved += (stage.num_steps - steps) * batch * pace
     return CompetitorReport(
@@ -167,6 +175,7 @@ def _competitor(competitor: Competitor, calls: dict[str, Ruling | None], final: 
         audited=bool(ended) and ended[0][1] == "audit",
         final=final,
         samples_planned=planned,
+        samples_allowed=allowed,
         samples_trained=trained,
         process_hours=seconds / 3600,
         process_hours_saved=saved / 3600,
@@ -202,8 +211,8 @@ def to_markdown(study: StudySpec, screen: Screen, report: PairReport) -> str:
         f"Rule: {screen.rule.model_dump_json()}; final score: peak on {screen.benchmark}"
         f"{', mean over seeds' if screen.seeds == 'together' else ''}.",
         "",
-        f"- Saved: {report.samples_saved:.0%} of the samples, and, by the pace until then, {report.process_hours_saved:.2g}"
-        f" process-hours; {report.process_hours:.2g} were spent.",
+        f"- Saved: {report.samples_saved:.0%} of the samples ({report.samples_saved_alone:.0%} had no other study wanted the stopped),"
+        f" and, by the pace until then, {report.process_hours_saved:.2g} process-hours; {report.process_hours:.2g} were spent.",
         f"- Stopped: {report.num_stopped} of {len(report.competitors)}; the final score of {report.num_checked} of these is known.",
         f"- False stops, above the best that was kept: {_rate(report)}; above the median of the kept: {report.num_above_median}.",
         f"- Regret: {_regret(report)}.",
