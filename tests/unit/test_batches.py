@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sftstudy.train.attention import TESTED_FAMILIES, attention_inputs, attention_of, has_flash_attention, is_packed
+from sftstudy.train.attention import TESTED_FAMILIES, PackedSamples, attention_inputs, attention_of, has_flash_attention, is_packed
 from sftstudy.train.batches import cut_step, lay_out
 from training_toys import FAMILIES, LENGTHS, random_model, random_samples, training
 
@@ -76,7 +76,7 @@ def test_tensors_of_a_padded_and_of_a_packed_microbatch() -> None:
     assert (row.labels.tolist(), row.attention_mask) == ([8, 9, 6], None)
 
 
-def losses(model: Any, samples: Any, *, packed: bool, **changes: Any) -> torch.Tensor:
+def losses(model: Any, samples: Any, /, *, packed: bool, **changes: Any) -> torch.Tensor:
     """Loss of every supervised token, in the order of the samples."""
     batch = lay_out(samples, packed=packed, device=model.device)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_a_samples_loss_is_the_same_alone_padded_and_packed(family: str) -> None
         model = random_model(family, attention=attention_of(CPU, packed=packed, precision="fp32")).eval()
         assert torch.allclose(losses(model, samples, packed=packed), alone, atol=2e-5)
     # were they not kept apart, it would show
-    leaking = losses(model, samples, packed=True, sample_lengths=[sum(LENGTHS)])
+    leaking = losses(model, samples, packed=True, samples=PackedSamples([sum(LENGTHS)]))
     assert (leaking - alone).abs().max() > 0.1
 
 
