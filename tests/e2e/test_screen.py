@@ -137,11 +137,11 @@ def test_a_stopped_run_asks_a_cluster_for_no_gpu(checkout: Path, overlay: Path) 
     blocks = re.findall(r"^rule (train_stage|score_harness):\n((?: {4}.*\n)*)", planned, flags=re.MULTILINE)
     stopped = next(recipe for recipe, call in calls(checkout, "0.25").items() if call == "stop")
     found = {
-        (rule, f"recipe={stopped}," in block, *re.findall(r"slurm_partition=(\w+)", block), *re.findall(r"\bgpu=(\w+)", block))
+        (rule, f"recipe={stopped}," in block, *re.findall(r"slurm_partition=(\w+)", block), *re.findall(r"gres=(gpu:\d+)", block))
         for rule, block in blocks
     }
     assert found == {
-        ("score_harness", False, "gpu", "1"),
+        ("score_harness", False, "gpu", "gpu:1"),
         ("score_harness", True, "cpu"),
         ("train_stage", False, "cpu"),  # it is finished
         ("train_stage", True, "cpu"),

@@ -93,7 +93,7 @@ def test_the_report_is_written_the_same_each_time_and_before_anything_is_decided
     assert set(made[0]) == {"audit.json", "audit.md"}
     assert made[0] == made[1]
     page = made[0]["audit.md"].decode()
-    assert "Saved: 25% of the samples (25% had" in page
+    assert "Saved: 25% of the samples (25% without" in page
     assert "above the best that was kept: 1 of 1 checked, 100% [3%, 100%]" in page
     assert "Regret: at least 0.25" in page
     for path in tree.layout.screens("toy").iterdir():

@@ -211,7 +211,7 @@ def to_markdown(study: StudySpec, screen: Screen, report: PairReport) -> str:
         f"Rule: {screen.rule.model_dump_json()}; final score: peak on {screen.benchmark}"
         f"{', mean over seeds' if screen.seeds == 'together' else ''}.",
         "",
-        f"- Saved: {report.samples_saved:.0%} of the samples ({report.samples_saved_alone:.0%} had no other study wanted the stopped),"
+        f"- Saved: {report.samples_saved:.0%} of the samples ({report.samples_saved_alone:.0%} without other studies' wishes),"
         f" and, by the pace until then, {report.process_hours_saved:.2g} process-hours; {report.process_hours:.2g} were spent.",
         f"- Stopped: {report.num_stopped} of {len(report.competitors)}; the final score of {report.num_checked} of these is known.",
         f"- False stops, above the best that was kept: {_rate(report)}; above the median of the kept: {report.num_above_median}.",
