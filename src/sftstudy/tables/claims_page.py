@@ -34,7 +34,7 @@ KINDS = {
 def to_html(study: StudySpec, claims: Sequence[ClaimRecord]) -> str:
     """The whole page."""
     counts = [(sum(claim.verdict == verdict for claim in claims), verdict) for verdict in MARKS]
-    told = ", ".join(f"{number} {verdict}" for number, verdict in counts if number)
+    told = ", ".join(f"{verdict}: {number}" for number, verdict in counts if number)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
