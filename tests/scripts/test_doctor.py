@@ -7,7 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from checkouts import variables
+import yaml
+
+from checkouts import ROOT, variables
+from sftstudy.doctor import JOB_PREFIX, examine
+from sftstudy.paths import Layout
+from sftstudy.train.lease import held
 
 PROGRAM = Path(__file__).parents[2] / "workflow" / "scripts" / "doctor.py"
 SNAKEFILE = """
@@ -45,3 +50,20 @@ def test_after_a_kill_it_says_what_to_type(tmp_path: Path) -> None:
     assert "- results/slow.json: was being made when Snakemake ended" in said
     assert "- results/slow.json: cut off or garbled\n  -> `rm results/slow.json`" in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_jobs_are_known_by_the_profiles_prefix() -> None:
+    assert yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["slurm-jobname-prefix"] == JOB_PREFIX
+
+
+def test_leases_are_told_from_those_that_were_left(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "results", tmp_path / "scratch")
+    stage = layout.stage_scratch("m", "d", "r", 1, "01-stacked")
+    hold = (
+        f"from pathlib import Path; from sftstudy.train.lease import held; import os\nwith held(Path({str(stage)!r})): os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", hold], env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, check=True)
+    assert [finding.remedy for finding in examine(tmp_path, layout)] == ["nothing: the next process takes it over"]
+    with held(stage):
+        (found,) = examine(tmp_path, layout)
+        assert found.what.endswith(f"held by process {os.getpid()} on {os.uname().nodename}")

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster, run
+from sftstudy.doctor import examine
+from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, read_record
 from sftstudy.train.checkpoints import USUAL
 from sftstudy.train.stage import train_stage
@@ -140,3 +142,14 @@ def test_a_cancelled_job_is_not_queued_again(cluster: Cluster, study: Any) -> No
     said = wait_for(job)
     assert "JobState=CANCELLED" in said
     assert restarts(said) == 0
+
+
+def test_the_doctor_names_a_job_that_nobody_waits_for(cluster: Cluster, tmp_path: Path) -> None:
+    job = run("sbatch", "--parsable", "--job-name=sftstudy_1234", "--output=/dev/null", "--wrap=sleep 60").strip()
+    other = run("sbatch", "--parsable", "--job-name=another", "--output=/dev/null", "--wrap=sleep 60").strip()
+    try:
+        (found,) = examine(tmp_path, Layout(tmp_path / "results", tmp_path / "scratch"))
+        assert found.what.startswith(f"job {job} (sftstudy_1234, ")
+        assert f"`scancel {job}`" in found.remedy
+    finally:
+        run("scancel", job, other)

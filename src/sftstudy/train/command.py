@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 from pathlib import Path
 
@@ -50,11 +52,12 @@ def train(description: str | None, *, to_rung: bool) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    """Train in this process, perhaps one of several."""
+    """Train in this process, perhaps one of several, of which the first watches the time."""
+    ends_at = slurm.ends_at() if os.environ.get("RANK", "0") == "0" else math.inf
     train_stage(
         read_spec(arguments.spec, StageSpec),
         layout=layout_of(arguments),
-        saving=Saving(arguments.resume_every_s, arguments.resume_every_steps, slurm.ends_at(), arguments.spare_s),
+        saving=Saving(arguments.resume_every_s, arguments.resume_every_steps, ends_at, arguments.spare_s),
         device=arguments.device,
         patience_s=PATIENCE_S if slurm.job() else 0.0,
         rung=getattr(arguments, "rung", None),
