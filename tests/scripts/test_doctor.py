@@ -37,7 +37,7 @@ def test_after_a_kill_it_says_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     assert ask(tmp_path).startswith("nothing was left behind")
     command = [sys.executable, "-m", "snakemake", "-c1", "results/slow.json"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=variables(PROGRAM.parents[2]), start_new_session=True)
+    process = subprocess.Popen(command, cwd=tmp_path, env=variables(ROOT) | {"HOME": str(tmp_path)}, start_new_session=True)
     while not (tmp_path / "results/slow.json").is_file():
         assert process.poll() is None
         time.sleep(0.1)
