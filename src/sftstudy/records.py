@@ -202,6 +202,7 @@ class TrainingRecord(Record):
     optimizer: str
     device: str
     num_processes: int
+    num_nodes: int = Field(1, description="over which the processes are spread")
     num_threads: int
     num_attempts: int
     time_s: float

@@ -27,7 +27,7 @@ try:
         overlay=Path(config["overlay"]) if "overlay" in config else None,
         studies=str(config["studies"]).split(",") if "studies" in config else None,
     )
-    NEEDS = JobResources(PLAN, Site.from_environment())
+    NEEDS = JobResources(PLAN, Site.from_environment(), overrides=workflow.resource_settings.overwrite_resources)
 except StudyError as error:
     sys.exit(f"error: {error}")
 

@@ -54,6 +54,11 @@ class World:
         return self.rank == 0
 
     @property
+    def num_nodes(self) -> int:
+        """On how many nodes torchrun started them."""
+        return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+    @property
     def device_name(self) -> str:
         """What the device calls itself."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
