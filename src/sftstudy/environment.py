@@ -56,8 +56,8 @@ def require_site_facts(default_resources: Any) -> None:
     runtime, limit = re.search(r"\bruntime=(\d+)", settings), _count("STUDY_CPU_MAX_RUNTIME", 0)
     if runtime and limit and int(runtime[1]) > limit:
         raise StudyError(
-            f"STUDY_CPU_MAX_RUNTIME: {limit} minutes are less than `runtime: {runtime[1]}` in the profile's default-resources; lower "
-            "that in profiles/slurm/config.yaml"
+            f"STUDY_CPU_MAX_RUNTIME: {limit} minutes are less than `runtime: {runtime[1]}` in the profile's default-resources; "
+            "lower that in profiles/slurm/config.yaml"
         )
 
 

@@ -214,7 +214,8 @@ class Forecast:
         found = own or self._measured.get(self._way(stage), [])
         if not found:
             rate = needs.training_rate(size, training, gpu=self.site.gpu, mean_length=lengths.mean)
-            return 1 / rate + network_s(num_nodes)
+            offload_s = needs.offload_seconds(size, training, num_gpus=num_gpus, num_nodes=num_nodes, mean_length=lengths.mean)
+            return 1 / rate + offload_s + network_s(num_nodes)
         alike = [pace for pace in found if pace.data == stage.data] or found
         nodes = min((pace.num_nodes for pace in alike), key=lambda number: (number > num_nodes, abs(number - num_nodes)))
         flops = needs.training_flops(size, training, mean_length=lengths.mean, supervised_share=lengths.supervised_share)

@@ -113,17 +113,25 @@ def training_flops(size: ModelSize, training: Training, *, mean_length: float, s
 
 
 def training_rate(size: ModelSize, training: Training, *, gpu: Gpu, mean_length: float) -> float:
-    """Tokens per second of one GPU, as assumed before anything was measured. Offloading adds the way over the bus and back."""
+    """Tokens per second of one GPU's arithmetic, as assumed before anything was measured."""
     peak = gpu.bf16_flops * (1 if training.precision == "bf16" else FP32_SHARE)
-    seconds = training_flops(size, training, mean_length=mean_length) / (peak * MFU)
-    if training.cpu_offload:
-        learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
-        passes = 2 if training.sharding == "full" else 1  # copies that were dropped are fetched again for the backward pass
-        per_microbatch = (MASTER * size.num_parameters * passes + GRADIENT * learning) / PCIE_BYTES_PER_S
-        per_step = (MASTER + GRADIENT + MOMENTS[training.optimizer]) * 2 * learning / HOST_MEMORY_BYTES_PER_S
-        seconds += per_microbatch / training.max_tokens_per_microbatch
-        seconds += per_step / (training.effective_batch_size * mean_length)
-    return 1 / seconds
+    return peak * MFU / training_flops(size, training, mean_length=mean_length)
+
+
+def offload_seconds(size: ModelSize, training: Training, *, num_gpus: int, num_nodes: int = 1, mean_length: float) -> float:
+    """What a token costs each of `num_gpus` a node beside arithmetic with `cpu_offload`, as if nothing were hidden behind that.
+
+    Per micro-batch a GPU fetches its share of the fp32 weights over the bus, with `sharding: full` once more for the backward pass,
+    and puts gradients back. Per step the host reads and writes the states of all of its GPUs.
+    """
+    if not training.cpu_offload:
+        return 0.0
+    learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
+    shares, passes = (num_gpus * num_nodes, 2) if training.sharding == "full" else (1, 1)
+    per_microbatch = (MASTER * size.num_parameters * passes + GRADIENT * learning) / shares / PCIE_BYTES_PER_S
+    per_step = (MASTER + GRADIENT + MOMENTS[training.optimizer]) * 2 * learning * num_gpus / shares / HOST_MEMORY_BYTES_PER_S
+    tokens = training.effective_batch_size * mean_length / (num_gpus * num_nodes)  # of a GPU in a step
+    return per_microbatch / training.max_tokens_per_microbatch + per_step / tokens
 
 
 def network_seconds(size: ModelSize, training: Training, *, num_gpus: int, num_nodes: int, mean_length: float) -> float:
