@@ -149,11 +149,12 @@ class Forecast:
                 break
         steps = self.plan.steps_of(stage, rung)
         step_s = self.num_tokens(stage) / stage.num_steps * self._token_s(stage, num_gpus, nodes) / (nodes * num_gpus)
+        saved_at = [place.step for place in stage.checkpoints if place.step - 1 in steps]
         saving_s = needs.saving_seconds(
             size,
             training,
-            num_checkpoints=sum(place.step - 1 in steps for place in stage.checkpoints),
-            num_stops=int(steps.stop < stage.num_steps),
+            num_checkpoints=len(saved_at),
+            num_stops=int(steps.stop < stage.num_steps and steps.stop not in saved_at),
             training_s=len(steps) * step_s,
         )
         spare_s = SPARE_S + step_s + 2 * needs.state_seconds(size, training)

@@ -302,7 +302,8 @@ def _alike(training: Training) -> tuple[object, ...]:
 
 def _at(forecast: Forecast, stages: list[spec.StageSpec], change: dict[str, object], gpu: str, number: int) -> Need:
     """Need of training all stages, one after the other, in a place."""
-    place = Forecast(forecast.plan, replace(forecast.site, gpu=GPUS[gpu], gpus_per_node=number, gpus_per_stage=number))
+    one_node = Site(GPUS[gpu], gpus_per_node=number, gpus_per_stage=number)  # that no partition limits
+    place = Forecast(forecast.plan, one_node)
     total: Need | None = None
     for stage in stages:
         need = _best(place, stage, change)

@@ -82,9 +82,9 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
     """The whole page."""
     title = escape(_names(list(outlook.studies)))
     shared, alone = outlook.shared, outlook.nothing_shared
-    saved = 1 - shared.gpu_hours / alone.gpu_hours if alone.gpu_hours else 0.0
+    saved = max(0.0, 1 - shared.gpu_hours / alone.gpu_hours) if alone.gpu_hours else 0.0
     headline = [
-        f"<b>{shared.gpu_hours:,.0f} GPU-hours</b> for {shared.runs:,} runs in {shared.stages:,} stages, "
+        f"<b>{_amount(shared.gpu_hours)} GPU-hours</b> for {shared.runs:,} runs in {shared.stages:,} stages, "
         f"{saved:.0%} less than if every run of every study were trained from the base.",
         *(escape(line[0].upper() + line[1:]) + "." for line in _screens(outlook)),
         f"No sooner than in <b>{_hours(hours(outlook.chain))}</b>, however many GPUs there are.",
@@ -163,11 +163,11 @@ def _screens(outlook: Outlook) -> list[str]:
     if not outlook.forecast.plan.screens.specs:
         return []
     most, expected = outlook.shared.gpu_hours, outlook.screened.gpu_hours
-    saved = most - expected
-    share = f" ({saved / most:.0%})" if most else ""
+    digits = 0 if most >= 100 else 1 if most >= 10 else 2
+    share = f" ({1 - expected / most:.0%})" if most else ""
     return [
-        f"screens: {_amount(most)} GPU-hours if nothing is stopped, {_amount(expected)} expected by the numbers that they keep and "
-        f"audit, {_amount(saved)}{share} saved"
+        f"screens: {most:,.{digits}f} GPU-hours if nothing is stopped, {expected:,.{digits}f} expected by the numbers that they "
+        f"keep and audit, {most - expected:,.{digits}f}{share} saved"
     ]
 
 
@@ -175,14 +175,29 @@ def _assumptions(outlook: Outlook) -> list[str]:
     measured = {
         stage.model for stage in outlook.forecast.plan.stages.values() if stage.training and outlook.forecast.is_measured(stage)
     }
+    nodes, screens = outlook.forecast.site.max_nodes > 1, outlook.forecast.plan.screens.specs
+    network = needs.NETWORK_BYTES_PER_S / 1e9
     rate = f"rates were measured for {', '.join(sorted(measured))}" if measured else "no rate was measured yet"
     return [
         f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished stage shows "
         f"its rate ({rate}); {forecast.TOKENS_PER_SAMPLE:.0f} tokens a sample where neither config nor a prepared phase says; "
         f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.NUM_ITEMS:,} items where a benchmark "
         "does not say; the arithmetic stands in docs/planning.md",
-        f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its runs of a model and data after {RUNG:.0%} of their "
-        "first stage",
+        *(
+            [f"several nodes: nothing that crosses their network, {network:.0f} GB/s a node, hides behind arithmetic"]
+            if nodes
+            else []
+        ),
+        "offloading has run on CPUs only so far: no GPU has confirmed its memory and hours",
+        *(["screens: a margin is taken to keep half; of studies that share a stage the most generous counts"] if screens else []),
+        *(
+            [
+                f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its recipes of a model and data, rounded down, "
+                f"after {RUNG:.0%} of their first stage; what is stopped is not scored"
+            ]
+            if len(screens) < len(outlook.studies)
+            else []
+        ),
     ]
 
 
