@@ -119,8 +119,8 @@ class Site:
         num_nodes, rest = divmod(self.gpus_per_stage, self.gpus_per_node)
         if self.gpus_per_stage > self.gpus_per_node and (rest or num_nodes > self.max_nodes):
             raise StudyError(
-                f"STUDY_GPUS_PER_STAGE: {self.gpus_per_stage} GPUs are not whole nodes of {self.gpus_per_node}, or more than "
-                f"STUDY_MAX_NODES={self.max_nodes} have; give a multiple, or no more than a node has"
+                f"STUDY_GPUS_PER_STAGE: {self.gpus_per_stage} GPUs of a stage are not whole nodes of {self.gpus_per_node}, or more "
+                f"than STUDY_MAX_NODES={self.max_nodes} have; give a multiple, or no more than a node has"
             )
 
 

@@ -278,7 +278,7 @@ def test_gpus_of_a_stage_are_of_one_node_or_of_whole_ones(monkeypatch: pytest.Mo
     for name, value in {"STUDY_MAX_NODES": "1", "STUDY_GPUS_PER_STAGE": "12"}.items():
         with monkeypatch.context() as changed:
             changed.setenv(name, value)
-            with pytest.raises(StudyError, match=r"STUDY_GPUS_PER_STAGE: 1\d GPUs are not whole nodes"):
+            with pytest.raises(StudyError, match=r"STUDY_GPUS_PER_STAGE: 1\d GPUs of a stage are not whole nodes"):
                 Site.from_environment()
     monkeypatch.setenv("STUDY_GPU_MAX_RUNTIME", "1440")
     site = Site.from_environment()
