@@ -28,9 +28,9 @@ SEMANTICS: dict[str, int] = {
     "render_table": 4,
     "render_figure": 2,
     "summarize_study": 2,
-    "check_claims": 1,
-    "replay_screen": 1,
-    "audit_screen": 1,
+    "check_claims": 2,
+    "replay_screen": 2,
+    "audit_screen": 2,
     "render_passport": 1,
 }
 
