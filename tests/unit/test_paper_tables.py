@@ -13,7 +13,7 @@ from sftstudy.paths import Layout
 from sftstudy.registry import load
 from sftstudy.spec import Setting, StudySpec
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.render import render_table
+from sftstudy.tables.render import FORMATS, render_table
 from table_toys import Tree
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -62,9 +62,9 @@ def study_of(tree: Tree) -> StudySpec:
 
 
 def render(tree: Tree, table: str) -> dict[str, str]:
-    render_table(study_of(tree), table, ["csv", "md", "tex"], layout=tree.layout)
+    render_table(study_of(tree), table, FORMATS, layout=tree.layout)
     folder = tree.layout.study_folder("toy") / "tables"
-    return {kind: (folder / f"{table}.{kind}").read_text() for kind in ("csv", "md", "tex")}
+    return {kind: (folder / f"{table}.{kind}").read_text() for kind in FORMATS}
 
 
 @pytest.mark.parametrize("table", ["published", "configuration"])
@@ -109,8 +109,8 @@ def test_leaderboard_scores_are_shown_on_the_papers_scale(tree: Tree) -> None:
     scaled = ours.assign(metric="normalised", value=1 / 3)
     pd.concat([scores, scaled]).to_csv(tree.layout.scores_csv(), index=False)
     texts = render(tree, "arms")
-    (row,) = [line for line in texts["md"].splitlines() if line.startswith("| gsm8k, normalised")]
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["", "0.33", "", "1,000", ""]
+    rows = [line for line in texts["md"].splitlines() if line.startswith("| gsm8k, normalised")]
+    assert [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows] == [["", "0.33", "", "1,000", ""]] * 2
     assert "normalised: on the leaderboard's scale, where guessing is 0" in texts["md"]
     lines = [line for line in csv.DictReader(texts["csv"].splitlines()) if line["measure"] == "normalised peak"]
     assert [(line["arm"], line["value"][:6]) for line in lines] == [("base", ""), ("LAB", "0.3333"), ("TULU", "")]

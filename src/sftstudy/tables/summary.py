@@ -12,8 +12,8 @@ from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.spec import StudySpec
 from sftstudy.stats import Difference
 from sftstudy.tables.aggregate import ALPHA, Cell, Pair, Results, compare, judge, load_results
+from sftstudy.tables.cells import interval_text
 from sftstudy.tables.printed import number_text
-from sftstudy.tables.render import interval_text
 
 MAX_LENGTH = 480
 
