@@ -189,13 +189,15 @@ def _weighted(curves: Curves, weights: Array, average: Average) -> Array:
     """Weighted scores: draws x seeds x checkpoints; a macro average leaves out tasks without a valid item in the draw."""
     num_seeds, num_checkpoints, num_items = curves.values.shape
     flat = curves.values.reshape(-1, num_items)
-    valid = (~np.isnan(flat)).astype(float)
-    filled = np.nan_to_num(flat)
+    valid, filled = ~np.isnan(flat), np.nan_to_num(flat)
+    complete = bool(valid.all())
     tasks = np.asarray(curves.tasks) if average == "macro" else np.full(num_items, "")
     sums, counts = np.zeros((len(weights), len(flat))), np.zeros((len(weights), len(flat)))
     for task in np.unique(tasks):
-        here = tasks == task
-        total, number = weights[:, here] @ filled[:, here].T, weights[:, here] @ valid[:, here].T
+        here = np.flatnonzero(tasks == task)
+        drawn = weights[:, here]
+        total = drawn @ filled[:, here].T
+        number = np.broadcast_to(drawn.sum(axis=1)[:, None], total.shape) if complete else drawn @ valid[:, here].T.astype(float)
         sums += np.divide(total, number, out=np.zeros_like(total), where=number > 0)
         counts += number > 0
     means = np.divide(sums, counts, out=np.full_like(sums, math.nan), where=counts > 0)

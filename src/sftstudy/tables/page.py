@@ -26,6 +26,7 @@ RESULTS = "../../../"
 """From a study's tables to the root of the records."""
 
 MEANINGS: dict[str, str] = {"†": "no difference to the best can be shown", "‡": "fewer seeds than planned"}
+MOST_MISSING = 6
 MADE: dict[str, str] = {"training": "Trained", "scores": "Scored"}
 
 STYLE = (
@@ -34,16 +35,19 @@ STYLE = (
 .scroll {{ overflow-x: auto; margin-top: .5em; }}
 td, tbody th {{ vertical-align: top; white-space: nowrap; }}
 .long td, .long th {{ white-space: normal; text-align: left; overflow-wrap: anywhere; }}
-td button {{ font: inherit; font-variant-numeric: tabular-nums; color: inherit; text-align: inherit; background: none; border: 0;
+td button, h2 button {{ font: inherit; font-variant-numeric: tabular-nums; color: inherit; text-align: inherit;
+  background: none; border: 0;
   border-radius: .2em; margin: -.1em -.3em; padding: .1em .3em; cursor: pointer;
   text-decoration: underline dotted #9aa9b5; text-underline-offset: .25em; }}
-td button:hover {{ background: #eef3f7; }}
+td button:hover, h2 button:hover {{ background: #eef3f7; }}
 button:focus-visible, a:focus-visible {{ outline: 2px solid var(--bar); }}
-td small {{ color: var(--soft); }}
+td small, h2 small {{ color: var(--soft); }}
+h2 button small {{ margin: 0; font-size: .8em; }}
 .better {{ color: #{BETTER}; font-weight: 600; }}
 .fewest {{ color: #{FEWEST}; font-style: italic; }}
 .empty {{ color: var(--soft); }}
 .notes {{ margin: .3em 0 0; padding-left: 1.3em; color: var(--soft); font-size: .92em; }}
+.files {{ margin-top: 1em; }}
 .files a {{ margin-right: 1em; }}
 a {{ color: var(--bar); }}
 [popover] {{ width: min(58em, 94vw); max-height: 88vh; overflow: auto; padding: 1.3em 1.6em; border: 1px solid var(--line);
@@ -73,7 +77,8 @@ def to_html(printed: Printed) -> str:
     """The whole page."""
     name = f"{escape(printed.study)}: {escape(printed.table)}"
     pedigree = printed.pedigree
-    keys = dict.fromkeys(text.key for block in printed.blocks for row in block.rows for text in row if text.key)
+    texts = [text for block in printed.blocks for row in [*block.rows, (block.base or Text(""),)] for text in row]
+    keys = dict.fromkeys(text.key for text in texts if text.key)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -115,8 +120,9 @@ def _block(block: Block, printed: Printed) -> str:
     ]
     body = _joined(f"<tr>{row}</tr>" for row in rows)
     style = "scroll long" if printed.wide else "scroll"
+    base = f", base {_cell(block.base)}" if block.base else ""
     return f"""<section>
-<h2>{escape(block.heading)}</h2>
+<h2>{escape(block.heading)}{base}</h2>
 <div class="{style}"><table>
 <thead><tr>{head}</tr></thead>
 <tbody>
@@ -185,8 +191,8 @@ def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
         "Samples": _samples(cell),
         "Optimism": _optimism(cell),
         "Against the best": "the best" if cell.best else "" if cell.p_against_best is None else f"p = {_p(cell.p_against_best)}",
-        "Not there": escape(cell.status),
-        "Missing": _list(f"{_link(path)}: {escape(reason)}" for path, reason in cell.missing.items()),
+        "Seeds not there": escape(cell.status),
+        "Missing": _missing(cell.missing),
     }
     rows = [
         [
@@ -201,7 +207,7 @@ def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
         ]
         for source in cell.checkpoints
     ]
-    heads = ["seed", "checkpoint", "score", "samples", "weights hash", "training, spec hash", "scores, spec hash", ""]
+    heads = ["seed", "checkpoint", "score", "samples", "weights hash", "training spec", "scores spec", ""]
     made = {
         title: _list(sorted({escape(_made(pedigree.records[getattr(source, name)])) for source in cell.checkpoints}))
         for name, title in MADE.items()
@@ -238,6 +244,13 @@ def _settings(cell: SettingCell) -> str:
         for value in cell.values
     ]
     return f'<div class="scroll long">{_table(["of", "part", "key", "value", "source"], rows)}</div>'
+
+
+def _missing(missing: dict[str, str]) -> str:
+    """The first records that are not there, and how many more."""
+    shown = [f"{escape(path)}: {escape(reason)}" for path, reason in list(missing.items())[:MOST_MISSING]]
+    more = len(missing) - MOST_MISSING
+    return _list([*shown, f"and {more:,} more, see missing.csv"] if more > 0 else shown)
 
 
 def _measure(cell: ScoreCell) -> str:
@@ -304,10 +317,6 @@ def _list(lines: Iterable[str]) -> str:
     """One line as it is, several as a list."""
     found = list(lines)
     return found[0] if len(found) == 1 else f"<ul>{''.join(f'<li>{line}</li>' for line in found)}</ul>" if found else ""
-
-
-def _link(path: str) -> str:
-    return f'<a href="{RESULTS}{escape(path)}">{escape(path)}</a>'
 
 
 def _code(text: str) -> str:

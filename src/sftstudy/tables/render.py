@@ -211,9 +211,8 @@ def _grid_block(
         for row in sorted({row for row, _ in recipes}, key=sortable)
     ]
     title = f"{benchmark}, {NORMALISED}" if normalised else f"{benchmark}{assumed.mark('benchmark', benchmark)}"
-    known = f", base {base.main} {base.small}".rstrip() if base.main else ""
     header = (f"{_words(table.rows)} / {_words(table.columns)}", *map(factor_text, columns))
-    return Block(f"{_heading(results, pair)}{title}{known}", header, tuple(rows))
+    return Block(f"{_heading(results, pair)}{title}", header, tuple(rows), base)
 
 
 def _grid_recipes(study: StudySpec, table: GridTable, pair: Pair) -> dict[Levels, str]:
