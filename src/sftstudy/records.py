@@ -610,9 +610,10 @@ class SourceCheckpoint(Entry):
 
 
 class ScoreCell(Entry):
-    """A score of a recipe on a benchmark and what it rests on. Items are those of `metric` and `benchmark` at each checkpoint.
+    """A score of a recipe on a benchmark and what it rests on: the mean over seeds of the checkpoints' values.
 
-    `value` is the mean over seeds of the checkpoints' values; `normalised` ones have no interval.
+    A checkpoint's value is the benchmark's average of its items of that `metric`. Normalised ones are those of the benchmark's own
+    metric on the leaderboard's scale and have no interval.
     """
 
     kind: Literal["score"] = "score"

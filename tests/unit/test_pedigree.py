@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sftstudy.config import ArmsTable, GridTable
+from sftstudy.averages import normalise
+from sftstudy.config import ArmsTable, GridTable, Normalised
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import DifferenceCell, PedigreeRecord, ScoreCell, ScoreRecord, TrainingRecord, read_record
@@ -93,6 +94,31 @@ def test_from_a_cell_to_its_records_and_back(tree: Tree, table: str) -> None:
     scored = {path.relative_to(results).as_posix() for path in results.glob("runs/m/*/*/*/*/scores/*/*.json")}
     assert {path for path in scored if "01-x" not in path} <= set(behind) <= scored
     assert all(f"/scores/{key.split('/')[0]}" in path for path, keys in behind.items() for key in keys)
+
+
+def test_a_normalised_cell_is_that_of_its_items(tree: Tree) -> None:
+    tree.benchmarks["exam"] = EXAM.model_copy(update={"normalised": Normalised(num_choices=4)})
+    for path in tree.layout.results.glob("runs/m/*/*/*/*/scores/exams/all.json"):
+        scores = json.loads(path.read_text())["scores"]
+        scaled = [score | {"metric": "normalised", "value": normalise(score["value"], 4)} for score in scores]
+        edit(path, scores=[*scores, *scaled])
+    for table in ("arms", "grid"):
+        texts = render(tree, table)
+        pedigree, found = PedigreeRecord.model_validate_json(texts["pedigree.json"]), 0
+        for key, line in lines_of(texts).items():
+            cell = pedigree.cells[key]
+            if not isinstance(cell, ScoreCell) or "normalised" not in cell.measure:
+                continue
+            values = []
+            for source in cell.checkpoints:
+                items = pd.read_parquet(tree.layout.results / source.items)
+                mine = items[(items["ckpt"] == source.ckpt) & (items["benchmark"] == "exam")]
+                values.append(normalise(mine["value"].mean(), 4))
+            assert float(line["value"]) == pytest.approx(np.mean(values))
+            found += 1
+        assert found == 1 + 2 + 2  # base; two recipes at the peak and at the last checkpoint
+        assert "normalised: on the leaderboard's scale" in texts["md"]
+    assert "exam, normalised, base" in texts["md"]
 
 
 def test_peaks_have_an_interval_of_their_samples_and_their_optimism(tree: Tree) -> None:
@@ -229,15 +255,17 @@ def test_numbers_need_their_tables(tree: Tree) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 def test_a_paper_inputs_the_numbers(tree: Tree, tmp_path: Path) -> None:
     for table in tree.tables:
-        render(tree, table)
+        (tmp_path / f"{table}.tex").write_text(render(tree, table)["tex"])
     write_numbers(tree.study(), layout=tree.layout)
     source = (tree.layout.study_folder("toy") / "numbers" / "numbers.tex").read_text()
     (tmp_path / "one.tex").write_text(source)
     (tmp_path / "two.tex").write_text(source.replace("define{toy}", "define{other}"))
 
     def compiles(inputs: str, key: str) -> subprocess.CompletedProcess[str]:
-        body = rf"\section{{\SftNumber{{{key}}}}}\edef\twice{{\SftNumber{{{key}}}}}\twice"
-        (tmp_path / "paper.tex").write_text(rf"\documentclass{{article}}{inputs}\begin{{document}}{body}\end{{document}}")
+        body = rf"\section{{\SftNumber{{{key}}}}}\edef\twice{{\SftNumber{{{key}}}}}\twice\input{{arms}}\input{{grid}}"
+        packages = r"\usepackage{booktabs}\usepackage{xcolor}"
+        paper = rf"\documentclass{{article}}{packages}{inputs}\begin{{document}}{body}\end{{document}}"
+        (tmp_path / "paper.tex").write_text(paper)
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 

@@ -95,14 +95,15 @@ class Results:
         self.study = study
         self.layout = layout
         self._rows: dict[tuple[str, ...], list[dict[str, object]]] = {}
-        self._tasks: dict[str, dict[str, dict[str, object]]] = {}
+        self._asked: dict[str, dict[str, dict[str, object]]] = {}
         for record in scores.to_dict("records"):
             row = {str(name): value for name, value in record.items()}
             benchmark, task, metric = str(row["benchmark"]), str(row["task"]), str(row["metric"])
             if task == benchmark:
                 self._rows.setdefault((*_stage_key(row), benchmark, metric), []).append(row)
-            elif benchmark in study.benchmarks and metric == study.benchmarks[benchmark].metric:
-                self._tasks.setdefault(benchmark, {}).setdefault(task, row)
+            planned = study.benchmarks.get(benchmark)
+            if planned and metric == planned.metric and not np.isnan(float(str(row["value"]))):
+                self._asked.setdefault(benchmark, {}).setdefault(task, row)
         self.items = lru_cache(maxsize=None)(read_items)
         self._missing = read_missing(layout.missing_csv())
 
@@ -177,15 +178,15 @@ class Results:
         """How a benchmark was asked and graded, which is the same for all of its rows."""
         planned = self.study.benchmarks[benchmark]
         known = {name: getattr(planned, name) for name in ("suite", "metric", "average", "unit", "chance")}
-        row = next((rows[0] for key, rows in sorted(self._rows.items()) if key[-2:] == (benchmark, planned.metric)), {})
+        rows = self._asked.get(benchmark, {})
+        shared = {name: value for name, value in rows.get(benchmark, {}).items() if name in (*PROTOCOL, "num_fewshot")}
         names = {"version": "task_version", "items_hash": "items_hash", "protocol_hash": "protocol_hash"}
         tasks = {
             task: AskedTask.model_validate({name: row[column] for name, column in names.items()})
-            for task, row in sorted(self._tasks.get(benchmark, {}).items())
+            for task, row in sorted(rows.items())
+            if task != benchmark
         }
-        return AskedBenchmark.model_validate(
-            known | {name: row[name] for name in (*PROTOCOL, "num_fewshot") if name in row} | {"tasks": tasks}
-        )
+        return AskedBenchmark.model_validate(known | shared | {"tasks": tasks})
 
     def lacking(self, pair: Pair, recipe: str, seed: int, benchmark: str) -> dict[str, str]:
         """Record of a run -> why its scores on a benchmark are not there, as `missing.csv` says; paths are below `results/`."""
