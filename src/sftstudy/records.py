@@ -607,6 +607,7 @@ class SourceCheckpoint(Entry):
     training: str
     scores: str
     items: str
+    judged: list[str] = Field(default=[], description="MT-Bench's answers and judgments")
 
 
 class ScoreCell(Entry):

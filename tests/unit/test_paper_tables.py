@@ -1,6 +1,7 @@
 """Tables that need no scores, the paper's numbers beside ours, marks of what is assumed, and LaTeX that compiles."""
 
 import csv
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,7 +15,7 @@ from sftstudy.registry import load
 from sftstudy.spec import Setting, StudySpec
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.render import FORMATS, render_table
-from table_toys import Tree
+from table_toys import Page, Tree
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REGISTRY = load(Path(__file__).parents[2] / "config")[0]
@@ -131,6 +132,24 @@ def test_assumptions_are_marked_and_listed(tree: Tree) -> None:
     text = (tree.layout.study_folder("toy") / "tables" / "arms.md").read_text()
     assert "ᵃ" not in text
     assert "Assumed" not in text
+
+
+def test_every_value_opens_where_it_comes_from(tree: Tree) -> None:
+    collect_scores([tree.study()], layout=tree.layout)
+    folder = tree.layout.study_folder("toy") / "tables"
+    for table in tree.tables:
+        page = Page(render(tree, table)["html"])
+        cells = json.loads((folder / f"{table}.pedigree.json").read_text())["cells"]
+        assert page.depth == 0
+        assert page.outside == []
+        assert len(page.ids) == len(set(page.ids))
+        assert set(page.ids) == set(page.targets) <= set(cells)
+    text = (folder / "published.html").read_text()
+    assert "<dt>Printed in</dt><dd>Table 12</dd>" in text
+    assert "<dd>A: seen in a copy of the paper</dd>" in text
+    assert "<li>recipe r64: learning_rate 1e-6</li>" in (folder / "arms.html").read_text()
+    settings = json.loads((folder / "configuration.pedigree.json").read_text())["cells"]
+    assert settings["recipe/r64/own"]["values"][0]["source"] == "assumed"
 
 
 def test_equal_scores_are_both_marked(tree: Tree) -> None:

@@ -5,7 +5,6 @@ import json
 import shutil
 import subprocess
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from sftstudy.records import DifferenceCell, PedigreeRecord, ScoreCell, ScoreRec
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.numbers import write_numbers
 from sftstudy.tables.render import FORMATS, render_table
-from table_toys import CHAT, EXAM, Tree, edit
+from table_toys import CHAT, EXAM, Page, Tree, edit
 
 ARMS = ArmsTable(kind="arms", caption="A & B.", arms={"A": "a", "B %": "b"}, show=["samples-interval", "optimism"])
 
@@ -96,6 +95,19 @@ def test_from_a_cell_to_its_records_and_back(tree: Tree, table: str) -> None:
     assert all(f"/scores/{key.split('/')[0]}" in path for path, keys in behind.items() for key in keys)
 
 
+def test_a_judged_cell_opens_its_answers_and_judgments(tree: Tree) -> None:
+    folder = tree.layout.stage_results("m", "d", "a", 1, "01-stacked") / "scores" / "chat"
+    for name in ("answers", "judgments"):
+        (folder / f"all.{name}.jsonl").write_text("{}\n")
+    texts = render(tree)
+    cell = PedigreeRecord.model_validate_json(texts["pedigree.json"]).cells["chat/A/peak"]
+    assert isinstance(cell, ScoreCell)
+    below = "runs/m/d/a/seed1/01-stacked/scores/chat/all"
+    assert cell.checkpoints[0].judged == [f"{below}.answers.jsonl", f"{below}.judgments.jsonl"]
+    assert cell.checkpoints[1].judged == []
+    assert f'<a href="../../../{below}.judgments.jsonl">judgments</a>' in texts["html"]
+
+
 def test_a_normalised_cell_is_that_of_its_items(tree: Tree) -> None:
     tree.benchmarks["exam"] = EXAM.model_copy(update={"normalised": Normalised(num_choices=4)})
     for path in tree.layout.results.glob("runs/m/*/*/*/*/scores/exams/all.json"):
@@ -136,29 +148,6 @@ def test_peaks_have_an_interval_of_their_samples_and_their_optimism(tree: Tree) 
     plain = render(tree)
     assert "optimism" not in plain["md"].split("- Mean over")[0]
     assert plain["csv"] == texts["csv"]
-
-
-class Page(HTMLParser):
-    """Ids, targets of buttons, and everything that would ask for another file or a script."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.ids: list[str] = []
-        self.targets: list[str] = []
-        self.outside: list[str] = []
-        self.depth = 0
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        known = dict(attributes)
-        self.depth += tag not in ("meta", "br")
-        self.ids += [known["id"] or ""] if "id" in known else []
-        self.targets += [known["popovertarget"] or ""] if "popovertarget" in known else []
-        if tag in ("script", "link", "img", "iframe") or (known.get("href") or "").startswith(("http", "/")):
-            self.outside.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        self.depth -= 1
 
 
 @pytest.mark.parametrize("table", ["arms", "grid"])

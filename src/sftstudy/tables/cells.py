@@ -202,8 +202,15 @@ class Sheet:
         for name in ("training", "scores"):
             if below[name] not in self.printed.pedigree.records:
                 self.printed.pedigree.records[below[name]] = records.made_by(paths[name])
+        judged = sorted(point.items.parent.glob(f"{point.items.stem}.*.jsonl"))
         names = ("stage", "ckpt", "value", "samples_seen", "samples_spent", "weights_hash")
-        return SourceCheckpoint.model_validate({"seed": seed, **{name: getattr(point, name) for name in names}, **below})
+        known = {
+            "seed": seed,
+            **{name: getattr(point, name) for name in names},
+            **below,
+            "judged": [path.relative_to(layout.results).as_posix() for path in judged],
+        }
+        return SourceCheckpoint.model_validate(known)
 
     def _of_peak(self, place: Place, cell: Cell) -> dict[str, float | None]:
         """What only a peak has: an interval of its samples, and the optimism of choosing it on the items that are reported."""

@@ -17,6 +17,7 @@ from sftstudy.records import (
     PrintedCell,
     ScoreCell,
     SettingCell,
+    SourceCheckpoint,
 )
 from sftstudy.tables.printed import BETTER, FEWEST, Block, Printed, Text, number_text
 from sftstudy.tables.published import EVIDENCE
@@ -60,14 +61,20 @@ a {{ color: var(--bar); }}
   text-decoration: underline; }}
 [popover]:not(:popover-open) button.close, [popover]:popover-open a.close {{ display: none; }}
 [popover] table {{ margin-top: .7em; }}
+[popover] > .note {{ margin-top: .9em; }}
 dl {{ display: grid; grid-template-columns: 9.5em 1fr; gap: .15em 1em; margin: .7em 0 0; }}
 dt {{ color: var(--soft); }}
 dd {{ margin: 0; overflow-wrap: anywhere; }}
 dd ul {{ margin: 0; padding-left: 1.1em; }}
 details {{ margin-top: .4em; overflow-x: auto; }}
 summary {{ cursor: pointer; }}
-@media print {{ [popover], .files, details {{ display: none !important; }} .scroll {{ overflow: visible; }}
-  @page {{ size: A4 landscape; }} }}
+@media print {{
+  [popover], .files, .tasks {{ display: none !important; }}
+  main {{ max-width: none; }}
+  .scroll {{ overflow: visible; }}
+  td button, h2 button {{ text-decoration: none; }}
+  @page {{ size: A4 landscape; }}
+}}
 @media screen and (max-width: 640px) {{ main {{ padding: 1em; }} dl {{ grid-template-columns: 1fr; }} }}
 """
 )
@@ -154,7 +161,7 @@ def _benchmarks(pedigree: PedigreeRecord) -> str:
         rows = [[escape(task), escape(t.version), _code(t.items_hash), _code(t.protocol_hash)] for task, t in asked.tasks.items()]
         table = _table(["task", "version", "items hash", "protocol hash"], rows)
         parts += [f"<details><summary>{escape(name)}: {len(rows)}</summary>\n{table}\n</details>"] if rows else []
-    return f"<section>\n<h2>Tasks and groups of them</h2>\n{_joined(parts)}\n</section>\n" if parts else ""
+    return f'<section class="tasks">\n<h2>Tasks and groups of them</h2>\n{_joined(parts)}\n</section>\n' if parts else ""
 
 
 # --- pedigrees -------------------------------------------------------------------------------------------------------
@@ -171,7 +178,7 @@ def _popover(printed: Printed, key: str, cell: PedigreeCell) -> str:
         case DifferenceCell():
             raise ValueError(f"{key}: differences are not printed")
     here = escape(key)
-    return f"""<div popover id="{here}" aria-label="{here}">
+    return f"""<div popover role="dialog" id="{here}" aria-label="{here}">
 <button type="button" class="close" popovertarget="{here}" popovertargetaction="hide">close</button>
 <a class="close" href="#">close</a>
 <h2>{title}</h2>
@@ -201,9 +208,9 @@ def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
             "" if source.value is None else f"{source.value:.4f}",
             f"{source.samples_seen:,}",
             _code(source.weights_hash),
-            f'<a href="{RESULTS}{escape(source.training)}">{_code(_hash(pedigree, source.training))}</a>',
-            f'<a href="{RESULTS}{escape(source.scores)}">{_code(_hash(pedigree, source.scores))}</a>',
-            f'<a href="{RESULTS}{escape(source.items)}">items</a>',
+            _link(source.training, _code(_hash(pedigree, source.training))),
+            _link(source.scores, _code(_hash(pedigree, source.scores))),
+            ", ".join(_link(path, name) for path, name in _files_of(source).items()),
         ]
         for source in cell.checkpoints
     ]
@@ -214,6 +221,11 @@ def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
     }
     table = f'<div class="scroll">{_table(heads, rows)}</div>' if rows else ""
     return _joined([_facts(facts), table, _facts(made | _asked(asked) | {"Assumed": _list(map(escape, cell.assumed))})])
+
+
+def _files_of(source: SourceCheckpoint) -> dict[str, str]:
+    """Path -> name of what lies beside a checkpoint's scores: items, and MT-Bench's answers and judgments."""
+    return {source.items: "items"} | {path: path.split(".")[-2] for path in source.judged}
 
 
 def _asked(asked: AskedBenchmark) -> dict[str, str]:
@@ -317,6 +329,10 @@ def _list(lines: Iterable[str]) -> str:
     """One line as it is, several as a list."""
     found = list(lines)
     return found[0] if len(found) == 1 else f"<ul>{''.join(f'<li>{line}</li>' for line in found)}</ul>" if found else ""
+
+
+def _link(path: str, shown: str) -> str:
+    return f'<a href="{RESULTS}{escape(path)}">{shown}</a>'
 
 
 def _code(text: str) -> str:

@@ -40,6 +40,13 @@ from sftstudy.tables.published import EVIDENCE, arms_header, beside, build_publi
 MEASURES: dict[Measure, str] = {"peak": "Peak over checkpoints", "last": "Last checkpoint"}
 FORMATS = ("csv", "md", "tex", "html")
 
+SHOWN = {
+    "samples-interval": "Samples: 95 % interval from draws of items, then of seeds; it can only end at checkpoints.",
+    "optimism": "Optimism: what choosing the peak on half of the reported items adds to it there, against a choice on the other"
+    " half; a choice on all of them is flattered by less. Its interval is for the checkpoints that were chosen.",
+}
+"""What else a table of arms can show, and its note."""
+
 Levels = tuple[Any, Any]
 """Of a grid's two factors."""
 
@@ -82,7 +89,8 @@ def _build_scores(results: Results, table: str, definition: ArmsTable | GridTabl
         else:
             _add_grid(sheet, definition, pair)
     printed = sheet.printed
-    printed.notes.extend(_notes(printed, results, losses))
+    shown = definition.show if isinstance(definition, ArmsTable) else []
+    printed.notes.extend(_notes(printed, results, losses, [text for name, text in SHOWN.items() if name in shown]))
     if any(benchmark.normalised for benchmark in study.benchmarks.values()):
         printed.notes.append(
             f"{NORMALISED}: on the leaderboard's scale, where guessing is 0, as the paper's rows; peaks are chosen on it."
@@ -171,7 +179,7 @@ def _range(sheet: Sheet, key: str) -> str:
 def _optimism(sheet: Sheet, key: str) -> Text:
     cell = sheet.score(key)
     if cell.optimism is None:
-        return Text("", key=key)
+        return Text("")
     return Text(number_text(cell.optimism), range_text(cell.optimism_low, cell.optimism_high), key=key)
 
 
@@ -243,8 +251,8 @@ def _heading(results: Results, pair: Pair) -> str:
     return f"{pair[0]}, {pair[1]}: " if len(results.pairs) > 1 else ""
 
 
-def _notes(printed: Printed, results: Results, losses: Sequence[str]) -> list[str]:
-    """What a reader must know to trust the numbers."""
+def _notes(printed: Printed, results: Results, losses: Sequence[str], shown: Sequence[str]) -> list[str]:
+    """What a reader must know to trust the numbers; `shown` explains columns that not every table has."""
     benchmarks = results.study.benchmarks
     seeds = sorted({line["num_planned_seeds"] for line in printed.lines if line.get("recipe")})
     sources = "items only: they say nothing about other seeds"
@@ -259,6 +267,7 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str]) -> list[st
         "Peak: each run's best checkpoint, chosen per benchmark on the very items reported, so peaks are optimistic;"
         " of equal scores the one with the fewest samples."
         " Samples: seen by that checkpoint from the base model on, mean over seeds.",
+        *shown,
         "Bold: best of its row or block. †: no difference to the best can be shown (paired by item, Holm-corrected, 0.05).",
     ]
     if any(row_text.italic for block in printed.blocks for row in block.rows for row_text in row):
