@@ -28,7 +28,7 @@ SEMANTICS: dict[str, int] = {
     "render_table": 5,
     "write_numbers": 1,
     "render_figure": 2,
-    "summarize_study": 2,
+    "summarize_study": 3,
     "check_claims": 1,
     "replay_screen": 1,
     "audit_screen": 1,

@@ -9,7 +9,7 @@ from sftstudy.config import ArmsTable, GridTable
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.printed import factor_text
+from sftstudy.tables.printed import factor_text, number_text
 from sftstudy.tables.render import FORMATS, render_table
 from table_toys import CHAT, EXAM, Tree, edit
 
@@ -114,6 +114,12 @@ def test_unknown_table_and_format_are_named(tree: Tree) -> None:
         render(tree, "nix")
     with pytest.raises(StudyError, match="unknown format pdf"):
         render_table(tree.study(), "arms", ["pdf"], layout=tree.layout)
+
+
+def test_numbers_have_two_decimals_and_small_ones_three() -> None:
+    assert [number_text(x) for x in (0.566, 0.0, -0.0, 0.003, -0.003, -0.0004, -0.46)] == [
+        "0.57", "0.00", "0.00", "0.003", "-0.003", "0.00", "-0.46",
+    ]  # fmt: skip
 
 
 def test_factors_print_as_people_write_them() -> None:

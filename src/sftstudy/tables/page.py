@@ -51,7 +51,7 @@ h2 button small {{ margin: 0; font-size: .8em; }}
 .files {{ margin-top: 1em; }}
 .files a {{ margin-right: 1em; }}
 a {{ color: var(--bar); }}
-[popover] {{ width: min(58em, 94vw); max-height: 88vh; overflow: auto; padding: 1.3em 1.6em; border: 1px solid var(--line);
+[popover] {{ width: min(68em, 94vw); max-height: 88vh; overflow: auto; padding: 1.3em 1.6em; border: 1px solid var(--line);
   border-radius: .4em; box-shadow: 0 .6em 2.4em #1c273340; color: var(--ink); font-size: 13px; background: #fff; }}
 [popover]::backdrop {{ background: #1c273326; }}
 [popover]:target {{ display: block; position: fixed; inset: 0; margin: auto; height: fit-content; z-index: 1; }}
@@ -289,6 +289,8 @@ def _samples(cell: ScoreCell) -> str:
 def _optimism(cell: ScoreCell) -> str:
     if cell.optimism is None:
         return ""
+    if cell.optimism_low is None:
+        return f"{number_text(cell.optimism)}, both halves of the items choose the same checkpoints"
     shown = f"{number_text(cell.optimism)}{_interval(cell.optimism_low, cell.optimism_high, '.2f')}"
     return f"{shown}, what choosing the peak on half of the reported items adds to it"
 

@@ -63,8 +63,8 @@ class Printed:
 
 def number_text(value: float) -> str:
     """Two decimals, as in the paper; never -0.00, and 0.01 is the least half width that prints as such."""
-    if 0 < value < 0.005:
-        return f"{value:.3f}" if value >= 0.0005 else "0.00"
+    if 0 < abs(value) < 0.005:
+        return f"{value:.3f}" if abs(value) >= 0.0005 else "0.00"
     return f"{value + 0.0:.2f}"
 
 

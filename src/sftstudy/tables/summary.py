@@ -118,7 +118,7 @@ def _brief(differences: Mapping[str, Difference | None]) -> str:
 def _places(study: StudySpec, *, layout: Layout) -> str:
     folder = layout.study_folder(study.name).as_posix()
     tables, figures = _count(len(study.tables), "table"), _count(len(study.figures), "figure")
-    return _fit("See", [f"{folder}/tables/ ({tables} as csv, md, tex), {folder}/figures/ ({figures} as png, pdf)"])
+    return _fit("See", [f"{folder}/tables/ ({tables} as csv, md, tex, html), {folder}/figures/ ({figures} as png, pdf)"])
 
 
 def _missing(study: StudySpec, *, layout: Layout) -> str:
