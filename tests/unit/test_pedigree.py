@@ -162,6 +162,10 @@ def test_a_page_stands_alone_and_every_number_opens_its_pedigree(tree: Tree, tab
     assert "popovertargetaction" in texts["html"]
     if table == "arms":
         assert "chat/B/peak" in page.targets
+        difference = json.loads(texts["pedigree.json"])["cells"]["chat/A-minus-B/peak"]
+        shown = f"{difference['value']:.2f} [{difference['low']:.2f}, {difference['high']:.2f}]"
+        assert texts["html"].count(f"A less B %: {shown.replace('-', '&minus;')}, p = {difference['p']:.3f}") == 2
+        assert r"\SftNumber{arms/chat/B/peak/value}" in texts["html"]
 
 
 def stop(tree: Tree, recipe: str, seed: int, status: str) -> None:

@@ -87,7 +87,7 @@ def texts(values: Mapping[str, float]) -> dict[str, str]:
     found = {
         "value": number_text(values["value"]),
         "interval": range_text(values.get("low"), values.get("high")),
-        **{name: f"{values[column]:,.0f}" for name, column in counts.items() if column in values},
+        **{name: f"{values[column]:,.0f}" for name, column in counts.items() if values.get(column)},
         "optimism": number_text(values["optimism"]) if "optimism" in values else "",
         "optimism-interval": range_text(values.get("optimism_low"), values.get("optimism_high")),
         "p": "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}",

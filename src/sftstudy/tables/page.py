@@ -170,7 +170,7 @@ def _benchmarks(pedigree: PedigreeRecord) -> str:
 def _popover(printed: Printed, key: str, cell: PedigreeCell) -> str:
     match cell:
         case ScoreCell():
-            title, body = f"{escape(cell.benchmark)}: {escape(cell.arm)}", _score(printed.pedigree, cell)
+            title, body = f"{escape(cell.benchmark)}: {escape(cell.arm)}", _score(printed.pedigree, key, cell)
         case PrintedCell():
             title, body = escape(cell.row), _printed(cell)
         case SettingCell():
@@ -178,16 +178,17 @@ def _popover(printed: Printed, key: str, cell: PedigreeCell) -> str:
         case DifferenceCell():
             raise ValueError(f"{key}: differences are not printed")
     here = escape(key)
+    latex = f"\\SftNumber{{{printed.table}/{key}/value}}" if isinstance(cell, ScoreCell) and cell.value is not None else ""
     return f"""<div popover role="dialog" id="{here}" aria-label="{here}">
 <button type="button" class="close" popovertarget="{here}" popovertargetaction="hide">close</button>
 <a class="close" href="#">close</a>
 <h2>{title}</h2>
 {body}
-<p class="note">Key: {_code(key)}</p>
+<p class="note">Key: {_code(key)}{f", in LaTeX {_code(latex)}" if latex else ""}</p>
 </div>"""
 
 
-def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
+def _score(pedigree: PedigreeRecord, key: str, cell: ScoreCell) -> str:
     asked = pedigree.benchmarks[cell.benchmark]
     seeds = f"seed{'' if len(cell.planned_seeds) == 1 else 's'} {', '.join(map(str, cell.planned_seeds))}"
     run = f"{cell.model}, untouched" if cell.measure.endswith("base") else f"{cell.model}, {cell.data}, {cell.recipe}, {seeds}"
@@ -198,6 +199,7 @@ def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
         "Samples": _samples(cell),
         "Optimism": _optimism(cell),
         "Against the best": "the best" if cell.best else "" if cell.p_against_best is None else f"p = {_p(cell.p_against_best)}",
+        "Difference": _list(_difference(pedigree, key)),
         "Seeds not there": escape(cell.status),
         "Missing": _missing(cell.missing),
     }
@@ -221,6 +223,19 @@ def _score(pedigree: PedigreeRecord, cell: ScoreCell) -> str:
     }
     table = f'<div class="scroll">{_table(heads, rows)}</div>' if rows else ""
     return _joined([_facts(facts), table, _facts(made | _asked(asked) | {"Assumed": _list(map(escape, cell.assumed))})])
+
+
+def _difference(pedigree: PedigreeRecord, key: str) -> list[str]:
+    """Paired differences that a cell is part of, in words."""
+    found = []
+    for other in pedigree.cells.values():
+        if isinstance(other, DifferenceCell) and key in other.cells:
+            first, second = (pedigree.cells[name] for name in other.cells)
+            assert isinstance(first, ScoreCell), "differences are of scores"
+            assert isinstance(second, ScoreCell), "differences are of scores"
+            value = f"{number_text(other.value)}{_interval(other.low, other.high, '.2f')}, p = {_p(other.p)}"
+            found.append(f"{escape(first.arm)} less {escape(second.arm)}: {value.replace('-', '&minus;')}, paired by item")
+    return found
 
 
 def _files_of(source: SourceCheckpoint) -> dict[str, str]:
