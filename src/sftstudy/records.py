@@ -643,7 +643,7 @@ class ScoreCell(Entry):
     status: str = Field("", description="why seeds are absent, such as `stopped at rung 0.1`")
     checkpoints: list[SourceCheckpoint]
     missing: dict[str, str] = Field({}, description="record below `results/` -> what is wrong with it")
-    assumed: list[str] = Field([], description="values that it rests on and the paper does not state")
+    assumed: dict[str, list[str]] = Field({}, description="model, data, ... -> values that the paper does not state")
 
 
 class DifferenceCell(Entry):

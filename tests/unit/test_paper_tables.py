@@ -147,7 +147,7 @@ def test_every_value_opens_where_it_comes_from(tree: Tree) -> None:
     text = (folder / "published.html").read_text()
     assert "<dt>Printed in</dt><dd>Table 12</dd>" in text
     assert "<dd>A: seen in a copy of the paper</dd>" in text
-    assert "<li>recipe r64: learning_rate 1e-6</li>" in (folder / "arms.html").read_text()
+    assert "<li>recipe r64: epochs 4, learning_rate 1e-6</li>" in (folder / "arms.html").read_text()
     settings = json.loads((folder / "configuration.pedigree.json").read_text())["cells"]
     assert settings["recipe/r64/own"]["values"][0]["source"] == "assumed"
 

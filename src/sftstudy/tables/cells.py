@@ -16,7 +16,7 @@ from sftstudy.spec import Setting
 from sftstudy.stats.peaks import Optimism, Position, optimism_of_peak, samples_to_peak
 from sftstudy.tables.aggregate import Cell, Measure, Pair, Point, Results, Verdict, compare
 from sftstudy.tables.collect import FAULTS
-from sftstudy.tables.configuration import Assumptions
+from sftstudy.tables.configuration import Assumptions, key_text, value_text
 from sftstudy.tables.printed import Printed, Text, factor_text, number_text, range_text, slug
 
 CSV_COLUMNS = (
@@ -145,7 +145,7 @@ class Sheet:
             "planned_seeds": list(cell.planned_seeds),
             "checkpoints": [self._source(place, seed, point) for seed, point in zip(cell.seeds, cell.points, strict=True)],
             "missing": {path: reason for reasons in lacking.values() for path, reason in reasons.items()},
-            "assumed": list(map(assumed_text, assumed)),
+            "assumed": assumed_texts(assumed),
             **known,
             **numbers,
         }
@@ -228,11 +228,13 @@ class Sheet:
         return found
 
 
-def assumed_text(setting: Setting) -> str:
-    """An assumed value with whose it is."""
-    part = f"{setting.part}: " if setting.part else ""
-    value = ", ".join(map(str, setting.value)) if isinstance(setting.value, list) else factor_text(setting.value)
-    return f"{setting.subject} {setting.name}: {part}{setting.key} {value}"
+def assumed_texts(settings: Sequence[Setting]) -> dict[str, list[str]]:
+    """Whose -> the assumed values."""
+    found: dict[str, list[str]] = {}
+    for setting in settings:
+        value = f"{key_text(setting)} {value_text(setting.value)}"
+        found.setdefault(f"{setting.subject} {setting.name}", []).append(value)
+    return found
 
 
 def interval_text(cell: Cell) -> str:

@@ -37,7 +37,7 @@ def build_configuration(study: StudySpec, table: str, definition: ConfigurationT
         for setting in common:
             same = [other for other in settings if _identity(other) == _identity(setting)]
             key = _add(printed, "/".join(slug(part) for part in (subject, setting.part, setting.key) if part), same)
-            rows.append((Text(_key(setting)), replace(_value(setting), key=key), Text(_source(setting))))
+            rows.append((Text(key_text(setting)), replace(_value(setting), key=key), Text(_source(setting))))
         if rows:
             printed.blocks.append(Block(heading, ("Setting", "Value", "Source"), tuple(rows)))
         shared = {_identity(setting) for setting in common}
@@ -130,7 +130,8 @@ def _is_common(setting: Setting, settings: Sequence[Setting], names: Sequence[st
     return {other.name for other in settings if _identity(other) == _identity(setting)} == set(names)
 
 
-def _key(setting: Setting) -> str:
+def key_text(setting: Setting) -> str:
+    """A key with the phase that it is of."""
     return f"{setting.part}: {setting.key}" if setting.part else setting.key
 
 
@@ -140,7 +141,7 @@ def _keys(settings: Sequence[Setting]) -> str:
 
 
 def _value(setting: Setting) -> Text:
-    return Text(_text(setting.value))
+    return Text(value_text(setting.value))
 
 
 def _source(setting: Setting) -> str:
@@ -148,13 +149,14 @@ def _source(setting: Setting) -> str:
 
 
 def _listed(settings: Sequence[Setting]) -> str:
-    return ", ".join(f"{_key(s)} {_text(s.value)}{MARKS[s.origin] if s.origin else ''}" for s in settings)
+    return ", ".join(f"{key_text(s)} {value_text(s.value)}{MARKS[s.origin] if s.origin else ''}" for s in settings)
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as people write it; long lists are cut."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items())
     if isinstance(value, list):
-        shown = [_text(item) for item in value[:LONGEST_LIST]]
+        shown = [value_text(item) for item in value[:LONGEST_LIST]]
         return ", ".join(shown) + (f", … ({len(value)})" if len(value) > LONGEST_LIST else "")
     return factor_text(value)

@@ -19,6 +19,7 @@ from sftstudy.records import (
     SettingCell,
     SourceCheckpoint,
 )
+from sftstudy.tables.configuration import value_text
 from sftstudy.tables.printed import BETTER, FEWEST, Block, Printed, Text, number_text
 from sftstudy.tables.published import EVIDENCE
 from sftstudy.tables.style import PAGE_STYLE
@@ -222,7 +223,17 @@ def _score(pedigree: PedigreeRecord, key: str, cell: ScoreCell) -> str:
         for name, title in MADE.items()
     }
     table = f'<div class="scroll">{_table(heads, rows)}</div>' if rows else ""
-    return _joined([_facts(facts), table, _facts(made | _asked(asked) | {"Assumed": _list(map(escape, cell.assumed))})])
+    return _joined(
+        [
+            _facts(facts),
+            table,
+            _facts(
+                made
+                | _asked(asked)
+                | {"Assumed": _list(f"{escape(name)}: {escape(', '.join(values))}" for name, values in cell.assumed.items())}
+            ),
+        ]
+    )
 
 
 def _difference(pedigree: PedigreeRecord, key: str) -> list[str]:
@@ -267,7 +278,7 @@ def _printed(cell: PrintedCell) -> str:
 
 def _settings(cell: SettingCell) -> str:
     rows = [
-        [escape(text) for text in (f"{value.subject} {value.name}", value.part, value.key, str(value.value), value.source)]
+        [escape(text) for text in (f"{value.subject} {value.name}", value.part, value.key, value_text(value.value), value.source)]
         for value in cell.values
     ]
     return f'<div class="scroll long">{_table(["of", "part", "key", "value", "source"], rows)}</div>'
