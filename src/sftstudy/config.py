@@ -724,12 +724,16 @@ class Grid(Strict):
 
 
 class ArmsTable(Strict):
-    """The layout of the paper's Tables 10-13: per benchmark the base, a score per arm, samples to peak per arm."""
+    """The layout of the paper's Tables 2 and 10-13: per benchmark the base, a score per arm, samples to peak per arm."""
 
     kind: Literal["arms"]
     caption: str
     arms: dict[str, str] = Field(min_length=2, description="column label -> recipe")
     paper: str | None = Field(None, description="a table of `paper/` with these arms, shown beside ours")
+    show: list[Literal["samples-interval", "optimism"]] = Field(
+        [],
+        description="what to print besides; CSV and pedigree have both",
+    )
 
 
 class GridTable(Strict):

@@ -36,15 +36,19 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_records_to_table_figure_claims_and_summary(folder: Path) -> None:
-    calls = [("collect_scores",), ("render_table", "arms"), ("render_figure", "scores"), ("check_claims",), ("summarize_study",)]
+    calls = [
+        ("collect_scores",), ("render_table", "arms"), ("write_numbers",), ("render_figure", "scores"), ("check_claims",),
+        ("summarize_study",),
+    ]  # fmt: skip
     for name, *arguments in calls:
         done = program(folder, name, STUDY, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
     study = folder / "results" / "studies" / "toy"
     made = sorted(path.relative_to(study).as_posix() for path in study.rglob("*") if path.is_file())
     assert made == [
-        "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "spec.yaml", "summary.txt",
-        "tables/arms.csv", "tables/arms.md", "tables/arms.tex",
+        "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "numbers/numbers.json", "numbers/numbers.tex",
+        "spec.yaml", "summary.txt", "tables/arms.csv", "tables/arms.html", "tables/arms.md", "tables/arms.pedigree.json",
+        "tables/arms.tex",
     ]  # fmt: skip
 
 

@@ -10,7 +10,15 @@ from scipy import stats as reference
 from sftstudy.stats import ItemScores, paired_difference
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
-from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak, samples_to_peak
+from sftstudy.stats.peaks import (
+    Curves,
+    Optimism,
+    in_first_half,
+    optimism,
+    optimism_of_peak,
+    ratio_to_peak,
+    samples_to_peak,
+)
 from sftstudy.stats.power import needed, needed_effects, needed_pairs
 from sftstudy.stats.ranks import rank_correlation, stop_regret
 
@@ -152,6 +160,31 @@ def test_optimism_is_zero_without_a_choice_and_positive_among_equals() -> None:
     half = [number % 2 == 0 for number in range(100)]
     assert optimism(values[:1], half, ["t"] * 100, average="micro") == 0
     assert 0.05 < optimism(values, half, ["t"] * 100, average="micro") < 0.25
+
+
+def test_optimism_of_a_peak_is_that_of_its_seeds_with_an_interval_that_covers_it() -> None:
+    """Over runs whose checkpoints are all alike; the mean of all estimates stands for the truth."""
+    found, inside = [], 0
+    for seed in range(60):
+        some = curves((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), seed=seed, num_items=100)
+        rng = np.random.default_rng(seed)
+        noisy = Curves(some.samples, rng.permuted(some.values, axis=2), some.items, some.tasks, some.clusters)
+        one = optimism_of_peak(noisy, average="micro")
+        assert one is not None
+        half = [in_first_half(item) for item in noisy.items]
+        assert one.value == pytest.approx(np.mean([optimism(run, half, noisy.tasks, average="micro") for run in noisy.values]))
+        found.append(one)
+    truth = float(np.mean([one.value for one in found]))
+    assert 0.01 < truth < 0.1
+    inside = sum(one.low is None or one.high is None or one.low <= truth <= one.high for one in found)
+    assert inside >= 54
+
+
+def test_optimism_of_a_peak_without_a_choice_has_no_interval() -> None:
+    alone = curves((0.5,), samples=(10,))
+    assert optimism_of_peak(alone, average="micro") == Optimism(0.0, None, None)
+    few = Curves(alone.samples, alone.values[:, :, :1], alone.items[:1], alone.tasks[:1], alone.clusters[:1])
+    assert optimism_of_peak(few, average="micro") is None
 
 
 def test_needed_seeds_and_items_make_the_test_strong_enough() -> None:

@@ -70,11 +70,20 @@ SCORED = [
 RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
 RECORDS = SCORED + TRAINED + DECIDED
+TABLES_OF_SCORES = {
+    study: [
+        str(LAYOUT.study_folder(study) / f"tables/{table}.csv")
+        for table, definition in PLAN.registry.studies[study].tables.items()
+        if definition.kind in ("arms", "grid")
+    ]
+    for study in PLAN.studies
+}
 TABLES = [
     str(LAYOUT.study_folder(study) / name)
     for study in PLAN.studies
     for name in [
         *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
+        *(["numbers/numbers.tex"] if TABLES_OF_SCORES[study] else []),
         *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
         *(["claims.html"] if PLAN.registry.studies[study].claims else []),
         *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),

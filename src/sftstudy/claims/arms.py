@@ -18,11 +18,10 @@ from sftstudy.errors import StudyError
 from sftstudy.ledger import CURRENCIES, Cost, common_budget, latest_within, read_ledger
 from sftstudy.paths import Layout
 from sftstudy.records import ClaimCell, ClaimEffect
-from sftstudy.select import in_first_half
 from sftstudy.spec import PlannedBenchmark
 from sftstudy.stats import Difference, ItemScores
 from sftstudy.stats.equivalence import Effect
-from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak
+from sftstudy.stats.peaks import Curves, in_first_half, optimism, ratio_to_peak
 from sftstudy.stats.power import needed
 from sftstudy.tables.aggregate import Pair, Point, Results, Run, join_items, peak
 
