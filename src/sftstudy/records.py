@@ -487,6 +487,10 @@ class ClaimCell(Entry):
         default=None, description="of the test that shows the claim; a claim holds if all of its cells do"
     )
     p_fails: float | None = Field(default=None, description="of the test that refutes it, Holm-corrected: any cell can")
+    arms: tuple[str, str] | None = Field(default=None, description="the two recipes that are compared here")
+    spent: dict[str, tuple[float, float]] = Field(
+        default={}, description="what the runs of either arm had cost at their last checkpoint, mean over seeds"
+    )
     num_items: int | None = None
     num_runs: int | None = Field(default=None, description="runs of both arms, recipes that are ranked, or pairs that are pooled")
     needed_seeds: int | None = Field(
@@ -495,6 +499,7 @@ class ClaimCell(Entry):
     needed_items: int | None = Field(default=None, description="items that would, today's seeds given")
     needed_both: tuple[int, int] | None = Field(default=None, description="seeds and items that would together")
     needed_recipes: int | None = Field(default=None, description="recipes that would, of a rank correlation")
+    needed_pairs: int | None = Field(default=None, description="pairs of model and data that would, of a pooled effect")
     details: dict[str, ClaimEffect] = Field(default={}, description="the same at other budgets, or what goes with it")
 
 

@@ -28,7 +28,7 @@ SEMANTICS: dict[str, int] = {
     "render_table": 4,
     "render_figure": 2,
     "summarize_study": 2,
-    "check_claims": 1,
+    "check_claims": 2,
     "replay_screen": 1,
     "audit_screen": 1,
     "render_passport": 1,

@@ -11,7 +11,7 @@ from sftstudy.stats import ItemScores, paired_difference
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
 from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak, samples_to_peak
-from sftstudy.stats.power import needed, needed_pairs
+from sftstudy.stats.power import needed, needed_effects, needed_pairs
 from sftstudy.stats.ranks import rank_correlation, stop_regret
 
 # Vaccination against tuberculosis: (cases, others) with and without vaccine in 13 trials; Colditz et al. 1994, JAMA 271:698
@@ -193,3 +193,16 @@ def test_items_do_not_help_against_the_variance_of_seeds() -> None:
 
 def test_pairs_for_a_correlation() -> None:
     assert needed_pairs(0.5) == pytest.approx(3 + 1.125 * ((1.96 + 0.8416) / 0.5493) ** 2, abs=1)
+
+
+def test_more_models_and_data_make_a_pooled_effect_strong_enough() -> None:
+    """The least number whose t-test, at its smaller error, has the margin in reach; a margin out of reach has none."""
+    pooled = Effect(0.0, 0.02, 2, 1.0)
+    number = needed_effects(pooled, 3, 0.03, "direction")
+    assert number is not None
+
+    def reach(count: int) -> float:
+        return float(reference.t.ppf(0.975, count - 1) + reference.t.ppf(0.8, count - 1)) * 0.02 * math.sqrt(3 / count)
+
+    assert reach(number) <= 0.03 < reach(number - 1)
+    assert needed_effects(pooled, 3, 0.001, "direction") is None
