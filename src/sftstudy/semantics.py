@@ -30,7 +30,7 @@ SEMANTICS: dict[str, int] = {
     "summarize_study": 2,
     "check_claims": 2,
     "replay_screen": 1,
-    "audit_screen": 1,
+    "audit_screen": 2,
     "render_passport": 1,
 }
 

@@ -78,7 +78,7 @@ TABLES = [
         *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
         *(["claims.html"] if PLAN.registry.studies[study].claims else []),
         *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
-        *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
+        *(["screen/screen.html"] if PLAN.registry.studies[study].screen else []),
         "summary.txt",
     ]
 ]

@@ -112,6 +112,9 @@ rule audit_screen:
         scores="<results>/scores.csv",
     output:
         multiext("<results>/studies/{study}/screen/audit", ".json", ".md"),
+        multiext("<results>/studies/{study}/screen/signals", ".png", ".pdf"),
+        multiext("<results>/studies/{study}/screen/savings", ".png", ".pdf"),
+        "<results>/studies/{study}/screen/screen.html",
     log:
         "<logs>/audit_screen/{study}.log",
     conda:
