@@ -29,7 +29,7 @@ SEMANTICS: dict[str, int] = {
     "render_figure": 2,
     "summarize_study": 2,
     "check_claims": 2,
-    "replay_screen": 1,
+    "replay_screen": 2,
     "audit_screen": 2,
     "render_passport": 1,
 }
