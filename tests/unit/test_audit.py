@@ -117,7 +117,7 @@ def test_the_report_is_written_the_same_each_time_and_before_anything_is_decided
             in text
         )
         assert "False stops: 1 of 1 checked ended above the best that was kept, 100% [3%, 100%]" in text
-        assert "Lost: at least 0.25 on exam: the best that was stopped against the best kept. Stopped less kept" in text
+        assert "Lost: at least 0.25 on exam, by the best that was stopped against the best kept. Stopped less kept" in text
     assert page.count('<span class="badge fails">stopped at') == 2
     assert page.count("data:image/png;base64,") == 2
     assert not re.findall(r'(?:src|href)="(?!data:)', page)  # nothing outside of the page

@@ -17,8 +17,8 @@ from sftstudy.tables.audit import CompetitorReport, Correlation, PairReport, Run
 from sftstudy.tables.figures import OKABE_ITO, WIDTH
 
 SIGNALS = {"grad_norm": "gradient norm", "loss": "loss"}
-MOST_NAMES = 10
-"""Competitors up to which each is named; of more only those that could have won are."""
+MOST_NAMES = 8
+"""Competitors up to which each is named; of more only the best is."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ def draw_signals(reports: Sequence[PairReport], screen: Screen, benchmark: str) 
     FigureCanvasAgg(figure)
     grid = figure.subplots(max(1, len(rows)), len(SIGNALS), squeeze=False, sharey="row")
     for axes_of_row, (report, rung) in zip(grid, rows, strict=False):
-        where = f"{report.model}, {report.data}: " if len(reports) > 1 else ""
         for axes, (signal, name) in zip(axes_of_row, SIGNALS.items(), strict=True):
             _draw_signal(axes, report, rung, signal, screen)
-            axes.set_title(f"{where}{name} at {float(rung.rung):.0%}, {_rho(rung.correlations[signal])}", loc="left")
+            axes.set_title(f"{name} at {float(rung.rung):.0%}, {_rho(rung.correlations[signal])}", loc="left")
             axes.set_xlabel(f"mean {name} before the decision")
-        axes_of_row[0].set_ylabel(f"final score, {benchmark}")
+        where = f"{report.model}, {report.data}\n" if len(reports) > 1 else ""
+        axes_of_row[0].set_ylabel(f"{where}final score, {benchmark}")
     if not rows:
         _nothing(list(grid.flat))
     figure.legend(handles=[_handle(look) for look in (KEPT, CHECKED, UNKNOWN)], loc="outside lower center", ncols=3)

@@ -155,9 +155,10 @@ def plain_words(screen: Screen, report: PairReport) -> list[str]:
         ]
     bound = "" if report.num_checked == stopped else "at least "
     lead = "" if report.lead is None else _lead_text(report)
+    best = "nothing that is known" if report.regret == 0 else f"{bound}{number_text(report.regret)}"
     return [
         *lines,
-        f"Lost: {bound}{number_text(report.regret)} on {screen.benchmark}: the best that was stopped against the best kept.{lead}",
+        f"Lost: {best} on {screen.benchmark}, by the best that was stopped against the best kept.{lead}",
         f"False stops: {report.num_false_stops} of {report.num_checked} checked ended above the best that was kept, "
         f"{report.false_stop_rate:.0%} [{report.false_stop_low:.0%}, {report.false_stop_high:.0%}]; "
         f"{report.num_above_median} ended above the median of the kept.",
@@ -167,9 +168,14 @@ def plain_words(screen: Screen, report: PairReport) -> list[str]:
 def _lead_text(report: PairReport) -> str:
     if report.lead is None or report.lead_low is None or report.lead_high is None:
         return ""
-    told = "they can be told apart" if report.lead_low > 0 or report.lead_high < 0 else "they cannot be told apart"
-    ends = f"[{number_text(report.lead_low)}, {number_text(report.lead_high)}]"
-    return f" Stopped less kept, over items and seeds: {number_text(report.lead)} {ends}; {told}."
+    told = "can" if report.lead_low > 0 or report.lead_high < 0 else "cannot"
+    lead, low, high = (_signed(value) for value in (report.lead, report.lead_low, report.lead_high))
+    return f" Stopped less kept, over items and seeds: {lead} [{low}, {high}]; they {told} be told apart."
+
+
+def _signed(value: float) -> str:
+    """Two decimals, never -0.00."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def outcome(row: CompetitorReport) -> str:

@@ -25,6 +25,9 @@ PER_ROW = 3
 APART = 0.11
 """Least distance of two names, as a share of a panel's height."""
 
+HIGHEST = 0.95
+"""Place of a name under the title."""
+
 
 def draw_replay(lines: Sequence[Line], pairs: Sequence[Pair], looks: Replay, *, unit: str) -> Figure:
     """Per model and data set a row of regrets and a row of regrets beyond chance, a column per rung and one for all of them."""
@@ -36,23 +39,23 @@ def draw_replay(lines: Sequence[Line], pairs: Sequence[Pair], looks: Replay, *, 
     grid = figure.subplots(len(rows), min(PER_ROW, len(columns)), squeeze=False, sharey="row")
     for panels, (pair, chunk, kind) in zip(grid, rows, strict=True):
         mine = [line for line in lines if (line.model, line.data) == pair]
-        where = f"{pair[0]}, {pair[1]}: " if len(pairs) > 1 else ""
+        where = f"{pair[0]}, {pair[1]}\n" if len(pairs) > 1 else ""
+        ends = {}
         for axes, rungs in zip(panels, chunk, strict=False):
-            shown = [line for line in mine if line.rungs == rungs]
-            ends = _draw_panel(axes, shown, kind)
+            ends = _draw_panel(axes, [line for line in mine if line.rungs == rungs], kind)
             axes.set_xlim(0, 1)
             axes.xaxis.set_major_formatter(PercentFormatter(1))
             if kind == "regret":
-                axes.set_title(f"{where}stop at {', '.join(f'{float(rung):.0%}' for rung in rungs.split())}", loc="left")
-                axes.set_ylim(bottom=0)
+                axes.set_title(f"stop at {', '.join(f'{float(rung):.0%}' for rung in rungs.split())}", loc="left")
             else:
                 axes.set_xlabel("samples saved")
-            if rungs == chunk[-1]:
-                _name(axes, ends)
+        if kind == "regret":
+            panels[0].set_ylim(bottom=0)  # after all that share it are drawn: it ends the scaling
+        _name(panels[len(chunk) - 1], ends)
         for axes in panels[len(chunk) :]:
             axes.set_visible(False)
         name = f"regret on {looks.benchmark}" + (" (rating)" if unit == "rating" else "")
-        panels[0].set_ylabel(name if kind == "regret" else "regret beyond chance")
+        panels[0].set_ylabel(where + (name if kind == "regret" else "regret beyond chance"))
     return figure
 
 
@@ -83,7 +86,7 @@ def _name(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
     heights = {rule: (value - low) / ((high - low) or 1.0) for rule, (_, value) in ends.items()}
     order = sorted(heights, key=lambda rule: (heights[rule], RULES.index(rule)))
     places = list(itertools.accumulate((heights[rule] for rule in order), lambda last, wanted: max(wanted, last + APART)))
-    lift = fmean(places) - fmean(heights.values()) if heights else 0.0
+    lift = max(fmean(places) - fmean(heights.values()), places[-1] - HIGHEST) if heights else 0.0
     for place, rule in zip(places, order, strict=True):
         label = f"{rule}, 10-90 %" if rule == BAND else "chance" if rule == CHANCE else rule
         line = {"arrowstyle": "-", "color": COLORS[rule], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
