@@ -136,6 +136,17 @@ def test_equal_budgets_take_the_latest_checkpoint_that_both_can_pay(tree: Tree) 
     assert "<details open><summary>Unequal budgets; the same at" in page.read_text()
 
 
+def test_one_seed_per_arm_is_said_to_say_nothing_about_others(tree: Tree) -> None:
+    page = tree.layout.study_folder("toy") / "claims.html"
+    check(tree, open=arms("equivalence", "a", "c", margin=0.001))
+    assert "one seed per arm" not in page.read_text()
+    tree.stages = [stage for stage in tree.stages if stage.seed != 2]
+    (cell,) = check(tree, open=arms("equivalence", "a", "c", margin=0.001)).claims[0].cells
+    assert (cell.num_runs, cell.needed_seeds, cell.verdict) == (2, None, "not enough power")
+    assert "There is one seed per arm, so intervals are over items only" in page.read_text()
+    assert "how many seeds, two per arm would tell" in page.read_text()
+
+
 def test_no_runs_are_no_verdict(tree: Tree) -> None:
     for seed in (1, 2):
         (tree.layout.stage_results("m", "d", "b", seed, "01-stacked") / "scores" / "exams" / "all.json").unlink()
@@ -203,6 +214,10 @@ def test_robustness_is_over_pairs(tree: Tree) -> None:
     assert [claim.verdict for claim in record.claims] == ["holds", "holds"]
     (overall,) = record.claims[0].pooled
     assert (overall.num_runs, overall.effect.value) == (3, pytest.approx(0.3, abs=0.05))
+    forest = (tree.layout.study_folder("toy") / "claims.html").read_text().split('<section id="robust">')[1]
+    assert [forest.count(f'<th scope="row">{place}</th>') for place in ("m, d", "m, e", "m, f", "pooled over 3 pairs")] == [1] * 4
+    assert forest.count("<polygon") == 1
+    assert "between pairs: standard deviation" in forest
     for seed in (1, 2):
         for recipe, share in (("a", 0.3), ("b", 0.7)):
             tree.stage(recipe, {"ckpt01": (30, 30, items(share, seed))}, seed=seed, pair=("m", "g"))
