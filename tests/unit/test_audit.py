@@ -92,6 +92,27 @@ def test_the_report_counts_what_was_saved_lost_and_told(tree: Tree) -> None:
     assert (told["loss"].rho, told["loss"].num_competitors) == (None, 3)
 
 
+def test_signals_of_unlike_places_in_training_are_told(tree: Tree) -> None:
+    study = study_of(tree)
+    audit_study(study, layout=tree.layout)
+    page = tree.layout.study_folder("toy") / "screen" / "screen.html"
+    assert "Unlike" not in page.read_text()
+    stages = [stage.model_copy(update={"num_steps": 16 if stage.recipe == "r3" else stage.num_steps}) for stage in study.stages]
+    audit_study(study.model_copy(update={"stages": stages}), layout=tree.layout)
+    assert "Unlike places: at 25% a run had seen 20 samples (r1) to 40 (r3)" in page.read_text()
+
+
+def test_chance_stops_as_many_of_each_group(tree: Tree) -> None:
+    """Of those with a final score r2 has a group for itself, so chance has no choice but to stop it."""
+    tree.stages = [
+        stage.model_copy(update={"factors": {"effective_batch_size": 10, "learning_rate": int(stage.recipe == "r2")}})
+        for stage in tree.stages
+    ]
+    screen = SCREEN.model_copy(update={"group_by": ["learning_rate"]})
+    report = audit_pair(load_results(study_of(tree), layout=tree.layout), screen, PAIR, layout=tree.layout)
+    assert [rung.regret_at_random for rung in report.rungs] == [pytest.approx(0.25)] * 2
+
+
 def test_what_another_study_trained_on_is_told_apart_from_what_the_decisions_allow(tree: Tree) -> None:
     study = study_of(tree)
     edit(tree.layout.stage_results(*PAIR, "r5", 1, "01-stacked") / "training.json", status="finished", num_steps=8)

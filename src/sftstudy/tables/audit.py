@@ -47,6 +47,7 @@ class RungReport(Entry):
     rung: str
     calls: dict[str, int] = Field(description="go, stop, audit -> competitors")
     signals: dict[str, dict[str, float]] = Field(description="competitor -> signal -> its value")
+    samples: dict[str, int] = Field(description="competitor -> samples that a run of it had seen there")
     correlations: dict[str, Correlation]
     saved: float = Field(description="share of the planned samples that the stops up to here save, were none audited")
     regret: float | None = Field(description="best final score of those stopped up to here less the best of the others, at least 0")
@@ -272,6 +273,7 @@ def _rung(
             for name, ruling in rulings.items()
             if ruling.grad_norm is not None and ruling.loss is not None
         },
+        samples={name: _samples(trained[name][:1], rung) for name in rulings},
         correlations={signal: _correlation(rulings, signal, finals) for signal in ("grad_norm", "loss")},
         saved=1 - spent / sum(row.samples_planned for row in rows),
         regret=_regret(known, stopped),

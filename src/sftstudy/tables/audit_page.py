@@ -8,7 +8,7 @@ from html import escape
 
 from sftstudy.config import MarginRule, MedianRule, PaperRule, RandomRule, Screen, TopRule
 from sftstudy.spec import StudySpec
-from sftstudy.tables.audit import CompetitorReport, Correlation, PairReport
+from sftstudy.tables.audit import CompetitorReport, Correlation, PairReport, RungReport
 from sftstudy.tables.audit_figures import SIGNALS
 from sftstudy.tables.figures import STYLE
 from sftstudy.tables.figures import WIDTH as TWO_COLUMNS
@@ -17,6 +17,9 @@ from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
 
 WIDTH, HEIGHT, EDGE = 190, 22, 6
 """Of an interval's chart, in its own units."""
+
+UNLIKE = 1.5
+"""Ratio of samples seen at a rung beyond which signals are of unlike places in training."""
 
 LOOK = (
     PAGE_STYLE
@@ -148,6 +151,7 @@ def plain_words(screen: Screen, report: PairReport) -> list[str]:
         f" The rule alone would have saved {report.samples_saved_unaudited:.0%}, with its audit {report.samples_saved_alone:.0%}"
         + ("; other studies wanted the rest." if report.samples_saved < report.samples_saved_alone - 1e-9 else "."),
     ]
+    lines += [line for rung in report.rungs[:1] if (line := _unlike(rung))]
     if report.regret is None:
         return [
             *lines,
@@ -163,6 +167,18 @@ def plain_words(screen: Screen, report: PairReport) -> list[str]:
         f"{report.false_stop_rate:.0%} [{report.false_stop_low:.0%}, {report.false_stop_high:.0%}]; "
         f"{report.num_above_median} ended above the median of the kept.",
     ]
+
+
+def _unlike(rung: RungReport) -> str:
+    """What is to be minded where competitors are looked at after unlike numbers of samples, as phased runs and stacked ones are."""
+    least, most = (choose(rung.samples, key=lambda name: (rung.samples[name], name)) for choose in (min, max))
+    few, many = rung.samples[least], rung.samples[most]
+    if many <= UNLIKE * few:
+        return ""
+    return (
+        f"Unlike places: at {float(rung.rung):.0%} a run had seen {few:,} samples ({least}) to {many:,} ({most})."
+        " Loss and gradient norm fall with training, so this compares places as well as recipes."
+    )
 
 
 def _lead_text(report: PairReport) -> str:
