@@ -276,7 +276,7 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str], shown: Seq
         notes.append("‡: fewer seeds than planned.")
     empty = [line["status"].split("; ") for line in printed.lines if "status" in line and line["value"] is None]
     statuses = sorted({reason for reasons in empty for reason in reasons} - {"", *FAULTS})
-    notes += [f"{status}: by the study's own rules, so there is no score; screen/audit.md has the cost." for status in statuses]
+    notes += [f"{status}: by a rule of the study, so there is no score; screen/audit.md has what that costs." for status in statuses]
     if any(set(reasons) & {"", *FAULTS} for reasons in empty):
         notes.append("Empty: a record is missing, stale or without a valid score; results/missing.csv names it.")
     if chance:
