@@ -186,7 +186,7 @@ def test_a_stopped_run_is_a_value_with_a_note_in_all_formats(tree: Tree) -> None
         "html": ">stopped <small>",
     }.items():
         assert cell in texts[kind]
-        assert "stopped at rung 0.1: by the study's own rules" in unescape(texts[kind])
+        assert "stopped at rung 0.1: by a rule of the study" in unescape(texts[kind])
         assert "Empty: a record" not in texts[kind]
     line = lines_of(texts)["exam/A/peak"]
     assert (line["value"], line["status"], line["num_seeds"]) == ("", "stopped at rung 0.1", "0")

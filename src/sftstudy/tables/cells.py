@@ -13,7 +13,7 @@ from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.records import DifferenceCell, PedigreeRecord, ScoreCell, SourceCheckpoint
 from sftstudy.spec import Setting
-from sftstudy.stats.peaks import Optimism, Position, optimism_of_peak, samples_to_peak
+from sftstudy.stats.peaks import optimism_of_peak, samples_to_peak
 from sftstudy.tables.aggregate import Cell, Measure, Pair, Point, Results, Verdict, compare
 from sftstudy.tables.collect import FAULTS
 from sftstudy.tables.configuration import Assumptions, key_text, value_text
@@ -220,8 +220,8 @@ class Sheet:
         if curves is None:
             return {}
         average = self.results.study.benchmarks[place.benchmark].average
-        position: Position = samples_to_peak(curves, average=average, seed=SEED)
-        optimism: Optimism | None = optimism_of_peak(curves, average=average)
+        position = samples_to_peak(curves, average=average, seed=SEED)
+        optimism = optimism_of_peak(curves, average=average)
         found: dict[str, float | None] = {"samples_low": position.low, "samples_high": position.high}
         if optimism is not None:
             found |= {"optimism": optimism.value, "optimism_low": optimism.low, "optimism_high": optimism.high}

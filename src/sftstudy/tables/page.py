@@ -130,7 +130,7 @@ def _block(block: Block, printed: Printed) -> str:
     style = "scroll long" if printed.wide else "scroll"
     base = f", base {_cell(block.base)}" if block.base else ""
     return f"""<section>
-<h2>{escape(block.heading)}{base}</h2>
+<h2>{escape(block.title)}{base}</h2>
 <div class="{style}"><table>
 <thead><tr>{head}</tr></thead>
 <tbody>

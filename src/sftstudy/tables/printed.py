@@ -31,19 +31,19 @@ class Text:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under a common heading, which may name a base that all of them have."""
+    """Rows under a common title, with a base if all of them have the same."""
 
-    heading: str
+    title: str
     header: tuple[str, ...]
     rows: tuple[tuple[Text, ...], ...]
     base: Text | None = None
 
     @property
-    def title(self) -> str:
-        """The heading with its base."""
+    def heading(self) -> str:
+        """The title with the base."""
         if self.base is None or not self.base.main:
-            return self.heading
-        return f"{self.heading}, base {self.base.main} {self.base.small}".rstrip()
+            return self.title
+        return f"{self.title}, base {self.base.main} {self.base.small}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def to_markdown(printed: Printed) -> str:
             *rows,
         ]
         text = "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
-        parts.append(f"{_escape_markdown(block.title)}\n\n{text}")
+        parts.append(f"{_escape_markdown(block.heading)}\n\n{text}")
     parts.append("\n".join(f"- {_escape_markdown(note)}" for note in printed.notes))
     return "\n\n".join(parts) + "\n"
 
@@ -149,7 +149,7 @@ def _latex_rows(blocks: list[Block], width: int) -> list[str]:
             header = block.header
             names = [escape_latex(name) for name in header] + [""] * (width - len(header))
             lines += ["    " + " & ".join(names) + r" \\", r"    \midrule"]
-        lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\itshape {escape_latex(block.title)}}} \\")
+        lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\itshape {escape_latex(block.heading)}}} \\")
         for row in block.rows:
             texts = [_to_latex(text) for text in row] + [""] * (width - len(row))
             lines.append("    " + " & ".join(texts) + r" \\")

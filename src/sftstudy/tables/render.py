@@ -59,14 +59,15 @@ def render_table(study: StudySpec, table: str, formats: Sequence[str], *, layout
     writers: dict[str, Callable[[Printed], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex, "html": to_html}
     if unknown := sorted(set(formats) - set(writers)):
         raise StudyError(f"unknown format {', '.join(unknown)}; known are {', '.join(writers)}")
-    printed = _build(study, table, layout=layout)
+    printed = build_table(study, table, layout=layout)
     folder = layout.study_folder(study.name) / "tables"
     for name in formats:
         records.write_text(folder / f"{table}.{name}", writers[name](printed))
     records.write_record(folder / f"{table}.pedigree.json", printed.pedigree)
 
 
-def _build(study: StudySpec, table: str, *, layout: Layout) -> Printed:
+def build_table(study: StudySpec, table: str, *, layout: Layout) -> Printed:
+    """A study's table before it has a format. Raises StudyError on an unknown table."""
     if table not in study.tables:
         raise StudyError(f"study {study.name} has no table {table}; it has {', '.join(sorted(study.tables)) or 'none'}")
     match study.tables[table]:
@@ -276,7 +277,9 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str], shown: Seq
         notes.append("‡: fewer seeds than planned.")
     empty = [line["status"].split("; ") for line in printed.lines if "status" in line and line["value"] is None]
     statuses = sorted({reason for reasons in empty for reason in reasons} - {"", *FAULTS})
-    notes += [f"{status}: by the study's own rules, so there is no score; screen/audit.md has the cost." for status in statuses]
+    notes += [
+        f"{status}: by a rule of the study, so there is no score; screen/audit.md has what that costs." for status in statuses
+    ]
     if any(set(reasons) & {"", *FAULTS} for reasons in empty):
         notes.append("Empty: a record is missing, stale or without a valid score; results/missing.csv names it.")
     if chance:
