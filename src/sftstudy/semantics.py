@@ -29,6 +29,7 @@ SEMANTICS: dict[str, int] = {
     "render_figure": 2,
     "summarize_study": 2,
     "check_claims": 1,
+    "write_guide": 1,
     "replay_screen": 1,
     "audit_screen": 1,
     "render_passport": 1,

@@ -74,6 +74,18 @@ def test_every_table_and_figure_is_there_and_nothing_is_missing(study: Path) -> 
     assert len(pd.read_csv(study / "results" / "missing.csv")) == 0
 
 
+def test_the_guide_advises_the_recipe_with_the_highest_mean_and_says_who_may_be_as_good(study: Path) -> None:
+    (pair,) = json.loads((study / "results/studies/tiny/guide.json").read_text())["pairs"]
+    means = [recipe["score"]["value"] for recipe in pair["recipes"]]
+    assert len(means) == 8
+    assert means == sorted(means, reverse=True)
+    tied = [recipe["recipe"] for recipe in pair["recipes"] if recipe["tied"]]
+    assert pair["best"]["recipe"] == tied[0]
+    assert pair["advised"]["recipe"] in tied
+    assert pair["gain"]["low"] > 0
+    assert pair["advised"]["recipe"] in (study / "results/studies/tiny/guide.html").read_text()
+
+
 def test_training_lifts_every_benchmark_far_above_base_and_chance_without_saturating(study: Path) -> None:
     table = scores(study)
     base = table[table["stage"] == "00-base"].set_index("benchmark")
@@ -166,7 +178,8 @@ def test_a_changed_learning_rate_replans_that_recipe_and_no_other(restored: Path
     of_runs = {wildcards for _, wildcards in jobs if "recipe=" in wildcards}
     assert all("recipe=tiny-tulu-stacked" in wildcards for wildcards in of_runs)
     assert {rule for rule, wildcards in jobs if "recipe=" not in wildcards} <= {
-        "write_spec", "collect_scores", "render_table", "render_figure", "check_claims", "replay_screen", "summarize_study", "all",
+        "write_spec", "collect_scores", "render_table", "render_figure", "check_claims", "write_guide", "replay_screen", "summarize_study",
+        "all",
     }  # fmt: skip
 
 

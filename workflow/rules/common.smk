@@ -79,6 +79,7 @@ TABLES = [
         *(["claims.html"] if PLAN.registry.studies[study].claims else []),
         *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
         *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
+        "guide.html",
         "summary.txt",
     ]
 ]
@@ -266,3 +267,8 @@ def selection_flags(wildcards):
     weights = [f"{benchmark}={weight!r}" for benchmark, weight in selection.weights.items()]
     by = ["--weights", *weights] if weights else ["--benchmark", selection.benchmark]
     return [*by, "--rule", selection.rule, *(["--holdout"] if selection.holdout else [])]
+
+
+def claims_of(wildcards):
+    """A study's claims with their verdicts, if it makes any."""
+    return [str(LAYOUT.study_folder(wildcards.study) / "claims.json")] if PLAN.registry.studies[wildcards.study].claims else []

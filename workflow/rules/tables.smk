@@ -89,6 +89,24 @@ rule summarize_study:
         "python {params.script:q} {input.study:q} 2> {log:q}"
 
 
+rule write_guide:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+        claims=claims_of,
+    output:
+        multiext("<results>/studies/{study}/guide", ".json", ".html"),
+    log:
+        "<logs>/write_guide/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "write_guide.py",
+        semantics=semantics("write_guide"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
 rule replay_screen:
     input:
         study="<results>/studies/{study}/spec.yaml",

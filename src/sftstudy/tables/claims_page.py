@@ -9,10 +9,8 @@ from html import escape
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
 from sftstudy.records import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
+from sftstudy.tables.page import interval_chart
 from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
-
-WIDTH, HEIGHT, EDGE = 190, 22, 6
-"""Of an interval's chart, in its own units."""
 
 MARKS = {"holds": "holds", "does not hold": "fails", "not enough power": "open"}
 EFFECTS = {
@@ -167,20 +165,8 @@ def _chart(claim: ClaimRecord, cell: ClaimCell) -> str:
     low, value, high = (math.log(max(x, 1e-9)) if log else x for x in (effect.low, effect.value, effect.high))
     margin = 0.0 if cell.margin is None else cell.margin
     reach = 1.08 * max(abs(low), abs(high), margin, 1e-9)
-
-    def across(x: float) -> float:
-        return EDGE + (WIDTH - 2 * EDGE) * (x + reach) / (2 * reach)
-
-    band_low = -margin if claim.kind == "equivalence" else 0.0
-    width = across(margin) - across(band_low)
-    band = f'<rect class="band" x="{across(band_low):.1f}" y="3" width="{width:.1f}" height="{HEIGHT - 6}"/>'
-    middle = HEIGHT / 2
-    return (
-        f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="interval and margin">{band if margin else ""}'
-        f'<line class="zero" x1="{across(0):.1f}" y1="1" x2="{across(0):.1f}" y2="{HEIGHT - 1}"/>'
-        f'<line class="range" x1="{across(low):.1f}" y1="{middle}" x2="{across(high):.1f}" y2="{middle}"/>'
-        f'<circle class="value" cx="{across(value):.1f}" cy="{middle}" r="3.4"/></svg>'
-    )
+    band = (-margin if claim.kind == "equivalence" else 0.0, margin)
+    return interval_chart(low, value, high, reach=reach, band=band if margin else None, label="interval and margin")
 
 
 def _badge(verdict: str) -> str:

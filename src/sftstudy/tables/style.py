@@ -69,3 +69,26 @@ svg.interval { width: 14em; margin-left: auto; }
 details { margin-top: .6em; overflow-x: auto; }
 summary { color: var(--soft); cursor: pointer; }
 """
+
+GUIDE_STYLE = """\
+.advice { font-size: 1.08em; }
+.advice li + li { margin-top: .3em; }
+h2.pair { margin-top: 1.6em; font-size: 1.4em; }
+h3 { margin: 0; font-size: 1em; font-weight: 600; }
+section.long { break-inside: auto; }
+article { margin-top: .8em; break-inside: avoid; }
+.paper { color: var(--soft); }
+ul.plain, ol.steps { margin: .4em 0 0; padding-left: 1.4em; }
+ul.plain li, ol.steps li { margin-top: .2em; overflow-wrap: anywhere; }
+ol.steps li { margin-top: .7em; }
+small { color: var(--soft); white-space: nowrap; }
+.wide { overflow-x: auto; }
+.wide table { margin-top: .5em; }
+table.words td { text-align: right; }
+table.words th[scope=row] { white-space: normal; }
+.wide svg.interval { min-width: 8em; width: 11em; }
+pre { margin: .5em 0 0; padding: .7em 1em; background: #f4f6f8; overflow-x: auto; }
+pre { font: .88em/1.45 Consolas, Menlo, "DejaVu Sans Mono", monospace; }
+a:focus-visible, pre:focus-visible, summary:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px; }
+@media print { pre { white-space: pre-wrap; } .wide { overflow: visible; } }
+"""
