@@ -30,6 +30,8 @@ SEMANTICS: dict[str, int] = {
     "summarize_study": 2,
     "check_claims": 1,
     "write_guide": 1,
+    "write_report": 1,
+    "write_index": 1,
     "replay_screen": 1,
     "audit_screen": 1,
     "render_passport": 1,

@@ -178,8 +178,8 @@ def test_a_changed_learning_rate_replans_that_recipe_and_no_other(restored: Path
     of_runs = {wildcards for _, wildcards in jobs if "recipe=" in wildcards}
     assert all("recipe=tiny-tulu-stacked" in wildcards for wildcards in of_runs)
     assert {rule for rule, wildcards in jobs if "recipe=" not in wildcards} <= {
-        "write_spec", "collect_scores", "render_table", "render_figure", "check_claims", "write_guide", "replay_screen", "summarize_study",
-        "all",
+        "write_spec", "collect_scores", "render_table", "render_figure", "check_claims", "write_guide", "replay_screen",
+        "summarize_study", "write_report", "write_index", "all",
     }  # fmt: skip
 
 

@@ -38,14 +38,14 @@ def folder(tmp_path: Path) -> Path:
 
 def test_records_to_table_figure_claims_and_summary(folder: Path) -> None:
     calls = ["collect_scores", "render_table arms", "render_figure scores", "check_claims", "write_guide", "summarize_study"]
-    for name, *arguments in map(str.split, calls):
+    for name, *arguments in map(str.split, [*calls, "write_report"]):
         done = program(folder, name, STUDY, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
     study = folder / "results" / "studies" / "toy"
     made = sorted(path.relative_to(study).as_posix() for path in study.rglob("*") if path.is_file())
     assert made == [
         "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "guide.html", "guide.json",
-        "spec.yaml", "summary.txt",
+        "report.html", "spec.yaml", "summary.txt",
         "tables/arms.csv", "tables/arms.md", "tables/arms.tex",
     ]  # fmt: skip
 
@@ -59,6 +59,7 @@ def test_a_table_before_the_collection_ends_in_one_line(folder: Path) -> None:
 
 
 def test_importing_the_tables_loads_no_torch() -> None:
-    modules = "sys, sftstudy.tables.summary, sftstudy.tables.figures, sftstudy.claims.check, sftstudy.guide.write, sftstudy.outside"
-    code = f"import {modules}\nprint(sorted({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules)))"
+    modules = ["tables.summary", "tables.figures", "tables.report", "claims.check", "guide.write", "outside"]
+    names = ", ".join(f"sftstudy.{name}" for name in modules)
+    code = f"import sys, {names}\nprint(sorted({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

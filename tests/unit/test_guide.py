@@ -166,7 +166,7 @@ def test_an_incomplete_recipe_is_no_candidate_and_is_named(tree: Tree) -> None:
     pair = only(record)
     assert pair.advised is not None
     assert pair.advised.recipe == "good"
-    assert pair.absent == {"better": "2 missing"}
+    assert pair.absent == {"better": "2 records missing"}
     assert record.missing == {"missing": 2}
     assert pair.steps[0].kind == "missing"
 

@@ -70,19 +70,24 @@ SCORED = [
 RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
 RECORDS = SCORED + TRAINED + DECIDED
-TABLES = [
-    str(LAYOUT.study_folder(study) / name)
-    for study in PLAN.studies
-    for name in [
-        *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
-        *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
-        *(["claims.html"] if PLAN.registry.studies[study].claims else []),
-        *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
-        *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
-        "guide.html",
-        "summary.txt",
+# what is made of a study, and shown by its report
+PRODUCTS = {
+    study: [
+        str(LAYOUT.study_folder(study) / name)
+        for name in [
+            *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
+            *(f"figures/{figure}.png" for figure in PLAN.registry.studies[study].figures),
+            *(["claims.json"] if PLAN.registry.studies[study].claims else []),
+            *(["replay/replay.png"] if PLAN.registry.studies[study].replay else []),
+            *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
+            "guide.json",
+            "summary.txt",
+        ]
     ]
-]
+    for study in PLAN.studies
+}
+REPORTS = [str(LAYOUT.study_folder(study) / "report.html") for study in PLAN.studies]
+TABLES = [product for products in PRODUCTS.values() for product in products] + REPORTS + [str(LAYOUT.index())]
 
 
 NOTHING = "(?!)"

@@ -210,13 +210,16 @@ def _why_absent(pair: Pair, recipe: str, missing: Sequence[tuple[str, str]], *, 
     """The reasons for which a recipe has no complete run, with their number of records."""
     folder = f"{(layout.results / layout.run(*pair, recipe, 0)).parent.as_posix()}/"
     reasons = Counter(reason for path, reason in missing if path.startswith(folder))
-    return ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items())) or "a score of some benchmark has no value"
+    told = [f"{number} record{'' if number == 1 else 's'} {reason}" for reason, number in sorted(reasons.items())]
+    return ", ".join(told) or "a score of some benchmark has no value"
 
 
 def _missing_step(study: StudySpec, absent: Mapping[str, str]) -> list[GuideStep]:
-    if not absent:
+    """What a run of the study would make; not what its screen stopped, which is as it should be."""
+    lacking = [recipe for recipe, why in absent.items() if "stopped" not in why]
+    if not lacking:
         return []
-    text = f"{len(absent)} of the study's recipes have no complete run and are no candidates: {', '.join(absent)}."
+    text = f"Without a complete run, and no candidates, are {len(lacking)} of the study's recipes: {', '.join(lacking)}."
     command = f"snakemake -c all --config studies={study.name}\n"
     return [GuideStep(kind="missing", sentence=f"{text} Make what is missing.", snippet=command, file="a shell")]
 

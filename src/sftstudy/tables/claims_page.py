@@ -9,7 +9,7 @@ from html import escape
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
 from sftstudy.records import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
-from sftstudy.tables.page import interval_chart
+from sftstudy.tables.pieces import interval_chart
 from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
 
 MARKS = {"holds": "holds", "does not hold": "fails", "not enough power": "open"}

@@ -8,7 +8,7 @@ from html import escape
 
 from sftstudy.records import GuideCheckpoint, GuideComparison, GuideEffect, GuideFactor, GuidePair, GuideRecord, GuideStep
 from sftstudy.spec import StudySpec
-from sftstudy.tables.page import bullets, code, document, interval_chart, joined, section, table
+from sftstudy.tables.pieces import bullets, code, document, interval_chart, joined, section, table
 from sftstudy.tables.style import CLAIMS_STYLE, GUIDE_STYLE
 
 MARKS = {"holds": "holds", "does not hold": "fails", "not enough power": "open"}
@@ -41,9 +41,9 @@ def to_html(study: StudySpec, guide: GuideRecord) -> str:
 
 def _pair(study: StudySpec, pair: GuidePair, *, several: bool) -> str:
     head = f'<h2 class="pair">{escape(pair.model)}, {escape(pair.data)}</h2>' if several else ""
-    parts = [head, *([_advice(study, pair, pair.advised)] if pair.advised else [_no_advice(pair)])]
+    parts = [head, in_short(study, pair)]
     if pair.advised:
-        parts += [_recipes(pair), _benchmarks(study, pair)]
+        parts += [_recipe(pair), _recipes(pair), _benchmarks(study, pair)]
     parts += [_factors(pair.factors)] if pair.factors else []
     parts += [_steps(pair.steps)] if pair.steps else []
     parts += [section("What this study cannot tell", bullets(map(escape, pair.unknown)))] if pair.unknown else []
@@ -58,19 +58,24 @@ def _no_advice(pair: GuidePair) -> str:
     return bullets(lines, style="remarks")
 
 
+def in_short(study: StudySpec, pair: GuidePair) -> str:
+    """The advice for one model and data set as a list, or why there is none."""
+    return _advice(study, pair, pair.advised) if pair.advised else _no_advice(pair)
+
+
 def _advice(study: StudySpec, pair: GuidePair, advised: GuideCheckpoint) -> str:
     best = pair.best or advised
     place = f"{escape(advised.ckpt)} of {escape(advised.stage)}{', the last one' if advised.last else ''}"
-    gain = f" Over the untouched model: {_effect(pair.gain)}{_not_shown(pair.gain)}." if pair.gain else ""
+    gain = f" Over the untouched model: {effect_text(pair.gain)}{_not_shown(pair.gain)}." if pair.gain else ""
     lines = [
         f"<b>Train {_code(advised.recipe)}</b> and take the checkpoint at <b>{_count(advised.samples_seen)} samples</b> seen"
         f" ({place}).{_how_to_stop(study, advised)}",
-        f"Mean of the normalised benchmarks {_effect(advised.score, sign=False)}, over {_seeds(advised)}.{gain}",
+        f"Mean of the normalised benchmarks {effect_text(advised.score, sign=False)}, over {_seeds(advised)}.{gain}",
     ]
     if advised.behind:
         lines.append(
             f"Best is {_code(best.recipe)} at {_count(best.samples_spent)} samples spent, ahead by"
-            f" {_effect(advised.behind)}."
+            f" {effect_text(advised.behind)}."
             f" That is within one standard error ({advised.error or 0:.3f}), and the advised one spends"
             f" {_count(advised.samples_spent)}."
         )
@@ -83,8 +88,11 @@ def _advice(study: StudySpec, pair: GuidePair, advised: GuideCheckpoint) -> str:
         lines.append("Every other recipe is shown to be below the best.")
     if pair.absent:
         lines.append(f"Not compared, without a complete run: {', '.join(map(_code, pair.absent))}.")
-    small = "for <code>recipes.yaml</code> of an overlay"
-    return joined([bullets(lines, style="remarks calm advice"), section("The recipe", code(pair.overlay), small=small)])
+    return bullets(lines, style="remarks calm advice")
+
+
+def _recipe(pair: GuidePair) -> str:
+    return section("The recipe", code(pair.overlay), small="for <code>recipes.yaml</code> of an overlay")
 
 
 def _how_to_stop(study: StudySpec, advised: GuideCheckpoint) -> str:
@@ -103,8 +111,8 @@ def _recipes(pair: GuidePair) -> str:
     rows = [
         [
             _code(one.recipe),
-            _effect(one.score, sign=False),
-            _effect(one.behind) if one.behind else "best",
+            effect_text(one.score, sign=False),
+            effect_text(one.behind) if one.behind else "best",
             interval_chart(one.behind.low, one.behind.value, one.behind.high, reach=reach) if one.behind else "",
             _p(one.p),
             "cannot be told" if one.tied and one.behind else "",
@@ -125,8 +133,8 @@ def _benchmarks(study: StudySpec, pair: GuidePair) -> str:
     rows = [
         [
             escape(one.benchmark),
-            _effect(one.score, sign=False, digits=_digits(study, one.benchmark)) if one.score else "",
-            _effect(one.gain, digits=_digits(study, one.benchmark)) if one.gain else "",
+            effect_text(one.score, sign=False, digits=_digits(study, one.benchmark)) if one.score else "",
+            effect_text(one.gain, digits=_digits(study, one.benchmark)) if one.gain else "",
             _code(one.best_alone) if one.best_alone else "",
         ]
         for one in pair.benchmarks
@@ -157,7 +165,7 @@ def _factor(factor: GuideFactor) -> str:
 
 
 def _comparison(one: GuideComparison) -> str:
-    beside = [f"at {name} {_effect(effect)}" for name, effect in one.beside.items() if effect != one.effect]
+    beside = [f"at {name} {effect_text(effect)}" for name, effect in one.beside.items() if effect != one.effect]
     told = "; ".join([f"{_code(one.first)} against {_code(one.second)}", *beside])
     return f'{_prose(one.sentence)} <span class="why">{told}</span>'
 
@@ -206,7 +214,8 @@ def _rule(guide: GuideRecord) -> str:
 # --- numbers and words -----------------------------------------------------------------------------------------------
 
 
-def _effect(effect: GuideEffect, *, sign: bool = True, digits: int = 3) -> str:
+def effect_text(effect: GuideEffect, *, sign: bool = True, digits: int = 3) -> str:
+    """A number with its interval in small type, in HTML."""
     plus = "+" if sign else ""
     value, low, high = (
         f"{round(number, digits) + 0.0:{plus}.{digits}f}".replace("-", "&minus;")

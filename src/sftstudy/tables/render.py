@@ -40,12 +40,13 @@ def render_table(study: StudySpec, table: str, formats: Sequence[str], *, layout
     writers: dict[str, Callable[[Printed], str]] = {"csv": to_csv, "md": to_markdown, "tex": to_latex}
     if unknown := sorted(set(formats) - set(writers)):
         raise StudyError(f"unknown format {', '.join(unknown)}; known are {', '.join(writers)}")
-    printed = _build(study, table, layout=layout)
+    printed = build_table(study, table, layout=layout)
     for name in formats:
         records.write_text(layout.study_folder(study.name) / "tables" / f"{table}.{name}", writers[name](printed))
 
 
-def _build(study: StudySpec, table: str, *, layout: Layout) -> Printed:
+def build_table(study: StudySpec, table: str, *, layout: Layout) -> Printed:
+    """A study's table before it has a format. Raises StudyError on an unknown table."""
     if table not in study.tables:
         raise StudyError(f"study {study.name} has no table {table}; it has {', '.join(sorted(study.tables)) or 'none'}")
     match study.tables[table]:

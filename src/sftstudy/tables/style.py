@@ -92,3 +92,21 @@ pre { font: .88em/1.45 Consolas, Menlo, "DejaVu Sans Mono", monospace; }
 a:focus-visible, pre:focus-visible, summary:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px; }
 @media print { pre { white-space: pre-wrap; } .wide { overflow: visible; } }
 """
+
+REPORT_STYLE = """\
+.question { margin-top: .3em; font-size: 1.15em; color: var(--soft); }
+nav ul { display: flex; flex-wrap: wrap; gap: .2em 1.4em; margin: 1em 0; padding: 0; list-style: none; }
+.summary li { overflow-wrap: anywhere; }
+section > h2 { margin-bottom: .4em; }
+article + article { margin-top: 1.6em; }
+.heading { margin-top: .7em; font-style: italic; color: var(--soft); }
+.better { color: #00795a; }
+.fewest { color: #0063a6; }
+.files { margin-top: .3em; }
+.files a { margin-right: .8em; }
+table.prose td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+figure { margin: .8em 0 0; break-inside: avoid; }
+figure + figure { margin-top: 1.6em; }
+figure img { display: block; max-width: 100%; height: auto; }
+@media print { nav { display: none; } details::details-content { content-visibility: visible; } }
+"""
