@@ -244,6 +244,11 @@ def _unknown(
     lines.append("That all benchmarks weigh the same is a choice. The table of benchmarks says which recipe is best by one alone.")
     if left := [name for name in study.benchmarks if name not in choice.best.parts]:
         lines.append(f"Not in the mean, as less is better there: {', '.join(left)}.")
+    if rising := [one.recipe for one in choice.tops if one.last and len(_places(choice, one.recipe)) > 1]:
+        lines.append(
+            f"{len(rising)} of {len(choice.tops)} recipes are best at their last checkpoint and may have their peak ahead. At equal"
+            " samples a large batch has taken fewer steps, so what is seen of batch sizes may turn with a larger budget."
+        )
     if fixed := [word(key) for key in WATCHED if len({each[key].key for each in levels.values()}) == 1]:
         lines.append(f"Not varied in this study, and taken as they are: {', '.join(fixed)}.")
     if absent:
@@ -253,6 +258,10 @@ def _unknown(
     if judges := sorted({one.judge for one in study.benchmarks.values() if one.judge}):
         lines.append(f"Ratings are those of one judge or panel: {', '.join(judges)}.")
     return lines
+
+
+def _places(choice: Choice, recipe: str) -> list[Candidate]:
+    return [one for one in choice.candidates if one.recipe == recipe]
 
 
 # --- pieces ----------------------------------------------------------------------------------------------------------

@@ -115,15 +115,15 @@ def _recipes(pair: GuidePair) -> str:
             effect_text(one.behind) if one.behind else "best",
             interval_chart(one.behind.low, one.behind.value, one.behind.high, reach=reach) if one.behind else "",
             _p(one.p),
-            "cannot be told" if one.tied and one.behind else "",
+            ("no" if one.tied else "yes") if one.behind else "",
             _count(one.samples_seen) + ("" if one.samples_spent == one.samples_seen else f" ({_count(one.samples_spent)} spent)"),
             "" if one.device_hours is None else f"{one.device_hours:.3g}",
             f"{one.num_seeds}" + ("" if one.num_seeds == one.num_planned_seeds else f" of {one.num_planned_seeds}"),
         ]
         for one in pair.recipes
     ]
-    heads = ["recipe", "mean score", "best less this", "", "p, corrected", "from the best", "samples seen", "device-hours", "seeds"]
-    note = "Where an interval leaves out zero and a recipe still cannot be told: p is corrected for all of them."
+    heads = ["recipe", "mean score", "best less this", "", "p, corrected", "told apart", "samples seen", "device-hours", "seeds"]
+    note = "Where an interval leaves out zero and a recipe still cannot be told apart: p is corrected for all of them."
     told = any(one.tied and one.behind and (one.behind.low > 0 or one.behind.high < 0) for one in pair.recipes)
     remark = f'<p class="note">{note}</p>' if told else ""
     return section("All recipes", table(heads, rows), remark, small="each at its best checkpoint, one for all benchmarks")
@@ -229,8 +229,9 @@ def _code(name: str) -> str:
 
 
 def _prose(sentence: str) -> str:
-    """A sentence in HTML, with true minus signs before its numbers."""
-    return re.sub(r"(?<=[\s\[])-(?=\d)", "&minus;", escape(sentence))
+    """A sentence in HTML, with true minus signs before its numbers, and rates such as 2e-3 kept in one line."""
+    text = re.sub(r"(?<=[\s\[])-(?=\d)", "&minus;", escape(sentence))
+    return re.sub(r"(?<=\de)-(?=\d)", "&#8209;", text)
 
 
 def _not_shown(gain: GuideEffect) -> str:

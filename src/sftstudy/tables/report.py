@@ -85,7 +85,7 @@ def _advice(study: StudySpec, guide: GuideRecord) -> str:
         parts += [f"<h3>{escape(pair.model)}, {escape(pair.data)}</h3>"] if several else []
         parts.append(in_short(study, pair))
     told = "the recipe to paste, the evidence factor by factor, what to try next"
-    link = f'<p class="files"><a href="guide.html">The guide</a>: {told}.</p>'
+    link = f'<p class="after"><a href="guide.html">The guide</a>: {told}.</p>'
     return joined([*parts, link])
 
 

@@ -102,6 +102,7 @@ article + article { margin-top: 1.6em; }
 .heading { margin-top: .7em; font-style: italic; color: var(--soft); }
 .better { color: #00795a; }
 .fewest { color: #0063a6; }
+.after { margin-top: .6em; }
 .files { margin-top: .3em; }
 .files a { margin-right: .8em; }
 table.prose td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
