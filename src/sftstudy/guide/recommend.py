@@ -100,8 +100,16 @@ def complete_seeds(arms: Arms, pair: Pair, recipe: str, benchmarks: Sequence[str
     return tuple(sorted(set.intersection(*found))) if found else ()
 
 
-def candidates_of(arms: Arms, pair: Pair, recipe: str, benchmarks: Sequence[str]) -> list[Candidate]:
-    """All checkpoints of a recipe that all of its complete seeds have, in order of training; empty if there is no complete seed."""
+def candidates_of(arms: Arms, pair: Pair, benchmarks: Sequence[str]) -> list[Candidate]:
+    """All checkpoints of all recipes, as far as all complete seeds of a recipe have them, in order of training."""
+    names: dict[tuple[str, ...], tuple[str, ...]] = {}
+    return [one for recipe in recipes_of(arms, pair) for one in _candidates(arms, pair, recipe, benchmarks, names)]
+
+
+def _candidates(
+    arms: Arms, pair: Pair, recipe: str, benchmarks: Sequence[str], names: dict[tuple[str, ...], tuple[str, ...]]
+) -> list[Candidate]:
+    """One recipe's checkpoints. `names` of items, which are the same for all, are kept once."""
     seeds = complete_seeds(arms, pair, recipe, benchmarks)
     if not seeds:
         return []
@@ -114,7 +122,7 @@ def candidates_of(arms: Arms, pair: Pair, recipe: str, benchmarks: Sequence[str]
         here = {name: [point for point in each if point] for name, each in points.items()}
         if any(len(each) < len(seeds) for each in here.values()):
             continue
-        parts = {name: arms.join(runs[name], here[name], name) for name in benchmarks}
+        parts = {name: _sharing(arms.join(runs[name], here[name], name), names) for name in benchmarks}
         arm = combine(parts, arms.results.study.benchmarks)
         score = None if arm is None else level(arm)
         if arm is None or score is None:
@@ -129,7 +137,7 @@ def candidates_of(arms: Arms, pair: Pair, recipe: str, benchmarks: Sequence[str]
                 samples_spent=float(np.mean([point.samples_spent for point in mine])),
                 last=number == len(places) - 1,
                 parts=parts,
-                arm=arm,
+                arm=_sharing(arm, names),
                 score=score,
             )
         )
@@ -169,6 +177,12 @@ def flattery(candidates: Sequence[Candidate]) -> float | None:
     sums = [np.nansum(arm.values, axis=0) for arm in arms]
     values = np.array([np.where(n > 0, total / np.maximum(n, 1), np.nan) for total, n in zip(sums, counts, strict=True)])
     return optimism(values, list(halves), arms[0].tasks, average="macro")
+
+
+def _sharing(arm: ItemScores, names: dict[tuple[str, ...], tuple[str, ...]]) -> ItemScores:
+    """The same arm with the names of an earlier one, where they are equal."""
+    items, tasks, clusters = (names.setdefault(each, each) for each in (arm.items, arm.tasks, arm.clusters))
+    return replace(arm, items=items, tasks=tasks, clusters=clusters)
 
 
 def _within_one_error(one: Candidate) -> bool:

@@ -85,7 +85,7 @@ def make_guide(results: Results, claims: Sequence[ClaimRecord], *, layout: Layou
 
 def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequence[tuple[str, str]]) -> GuidePair:
     study, recipes, benchmarks = arms.results.study, recipes_of(arms, pair), counted(arms, pair)
-    candidates = [one for recipe in recipes for one in candidates_of(arms, pair, recipe, benchmarks)]
+    candidates = candidates_of(arms, pair, benchmarks)
     choice = choose(candidates)
     known = {one.recipe for one in candidates}
     absent = {recipe: _why_absent(pair, recipe, missing, layout=arms.layout) for recipe in recipes if recipe not in known}
