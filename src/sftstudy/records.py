@@ -595,6 +595,16 @@ class GuideFactor(Entry):
     paper: GuidePaper | None
 
 
+class GuideSetting(Entry):
+    """A factor that the paper speaks of in the advised recipe, among the levels that the study tried."""
+
+    factor: str
+    advised: str
+    tried: list[str]
+    preferred: str = Field(description="the one of them that the paper prefers; empty if it has no word for them")
+    grade: str
+
+
 StepKind = Literal["missing", "edge", "search", "longer", "power", "signals"]
 
 
@@ -623,6 +633,7 @@ class GuidePair(Entry):
     benchmarks: list[GuideBenchmark]
     recipes: list[GuideCheckpoint] = Field(description="every recipe at its best checkpoint, the highest mean first")
     absent: dict[str, str] = Field(description="recipe without a complete run -> why")
+    settings: list[GuideSetting]
     factors: list[GuideFactor]
     steps: list[GuideStep]
     unknown: list[str] = Field(description="what the study cannot tell")

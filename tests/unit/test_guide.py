@@ -246,6 +246,14 @@ def test_a_sentence_says_no_more_than_its_interval(tree: Tree) -> None:
     assert schedule.paper.agreement.startswith("Not contradicted: not ruled out on exam")
 
 
+def test_the_advised_levels_stand_beside_those_that_the_paper_would_take(tree: Tree) -> None:
+    add(tree, "large", [0.5], effective_batch_size=256)
+    add(tree, "small", [0.9])
+    batch, schedule = only(guide(tree, advice={"batch": LARGE, "schedule": PLAIN})).settings
+    assert (batch.advised, batch.tried, batch.preferred) == ("64", ["64", "256"], "256")
+    assert (schedule.advised, schedule.tried, schedule.preferred) == ("constant", ["constant"], "constant")
+
+
 @pytest.mark.parametrize(
     ("says", "effects", "expected"),
     [
@@ -327,6 +335,22 @@ def test_signals_that_point_the_other_way_are_told(tree: Tree) -> None:
     assert "points the other way on exam: do not stop runs by it" in low.sentence
     assert "screen" in yaml.safe_load(high.snippet)
     assert {claim.name: claim.verdict for claim in record.claims} == {"low": "does not hold", "high": "holds"}
+
+
+def test_each_model_and_data_set_has_its_own_advice_and_its_own_names(tree: Tree) -> None:
+    tree.base(items(0.3), model="other")
+    for pair, shares in {("m", "d"): (0.9, 0.5), ("other", "d"): (0.5, 0.9)}.items():
+        for recipe, rate, share in (("low", 1e-5, shares[0]), ("high", 2e-5, shares[1])):
+            factors = Training(effective_batch_size=8, learning_rate=rate, epochs=1, num_checkpoints=1).model_dump()
+            tree.stage(recipe, {"ckpt01": (10, 10, items(share))}, pair=pair, factors=factors)
+    record = guide(tree)
+    assert [pair.advised.recipe for pair in record.pairs if pair.advised] == ["low", "high"]
+    assert {pair.name for pair in record.pairs} == {"advised-toy-m-d", "advised-toy-other-d"}
+    assert [run["recipe"] for run in yaml.safe_load(record.next_study)["runs"]] == [
+        ["low", "low-next-learning-rate-m-d"], ["high", "high-next-learning-rate-other-d"],
+    ]  # fmt: skip
+    sweeps = yaml.safe_load(record.next_recipes)["sweeps"]
+    assert [sweep["vary"]["learning_rate"] for sweep in sweeps.values()] == [[5e-6], [4e-5]]
 
 
 # --- files -----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from sftstudy import stats
 from sftstudy.claims.arms import Arms
 from sftstudy.config import ArmsClaim, ArmsTable, Reading
 from sftstudy.guide.factors import COMPUTATION, Levels, difference, level_text, neighbours, word
-from sftstudy.records import GuideComparison, GuideEffect, GuideFactor, GuidePaper
+from sftstudy.records import GuideComparison, GuideEffect, GuideFactor, GuidePaper, GuideSetting
 from sftstudy.spec import PaperAdvice, PlannedBenchmark, StudySpec
 from sftstudy.stats import Difference
 from sftstudy.tables.aggregate import ALPHA, Pair
@@ -48,6 +48,29 @@ def evidence(arms: Arms, pair: Pair, levels: Mapping[str, Levels]) -> list[Guide
             found.append(GuideFactor(factor=word(factor), comparisons=comparisons, paper=paper))
     if comparisons := _compare(arms, pair, "", _arms_of_tables(study, levels)):
         found.append(GuideFactor(factor=SEVERAL, comparisons=comparisons, paper=None))
+    return found
+
+
+def beside_paper(study: StudySpec, levels: Mapping[str, Levels], recipe: str) -> list[GuideSetting]:
+    """The advised recipe's level of each factor that the paper speaks of, and which of the levels tried the paper prefers."""
+    found = []
+    for said in study.advice.values():
+        if said.factor == COMPUTATION:
+            continue
+        tried = {level.text: level for each in levels.values() for level in [each[said.factor]]}
+        ordered = sorted(tried.values(), key=lambda level: (level.number is None, level.number or 0.0, level.text))
+        numbered = [level for level in ordered if level.number is not None]
+        ends = {"low": numbered[:1], "high": numbered[-1:]}
+        preferred = ends.get(said.prefers, [level for level in ordered if level.text == said.prefers])
+        found.append(
+            GuideSetting(
+                factor=word(said.factor),
+                advised=levels[recipe][said.factor].text,
+                tried=[level.text for level in ordered],
+                preferred=preferred[0].text if preferred else "",
+                grade=said.grade,
+            )
+        )
     return found
 
 

@@ -11,7 +11,7 @@ from sftstudy import records, stats
 from sftstudy.claims.arms import Arms
 from sftstudy.guide import next_steps
 from sftstudy.guide.composite import combine, compare
-from sftstudy.guide.evidence import effect_of, evidence
+from sftstudy.guide.evidence import beside_paper, effect_of, evidence
 from sftstudy.guide.factors import Levels, levels_of, recipe_values, word, written
 from sftstudy.guide.next_steps import to_yaml
 from sftstudy.guide.recommend import (
@@ -101,7 +101,8 @@ def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequen
             why = "no benchmark has a scale: of all of them less is better"
         return GuidePair(
             model=pair[0], data=pair[1], best=None, advised=None, why=why, name="", overlay="", optimism=None, gain=None,
-            benchmarks=[], recipes=[], absent=absent, factors=evidence(arms, pair, levels), steps=steps, unknown=[],
+            benchmarks=[], recipes=[], absent=absent, settings=[],
+            factors=evidence(arms, pair, levels), steps=steps, unknown=[],
         )  # fmt: skip
     tried = {one.recipe: levels[one.recipe] for one in choice.tops}
     steps += next_steps.grid_steps(study, pair, choice, tried)
@@ -123,6 +124,7 @@ def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequen
         benchmarks=[_benchmark(arms, pair, choice.advised, benchmark) for benchmark in study.benchmarks],
         recipes=[_checkpoint(arms, pair, one, choice) for one in choice.tops],
         absent=absent,
+        settings=beside_paper(study, levels, choice.advised.recipe),
         factors=evidence(arms, pair, levels),
         steps=steps,
         unknown=_unknown(study, choice, levels, optimism=optimism, absent=absent),

@@ -43,7 +43,7 @@ def _pair(study: StudySpec, pair: GuidePair, *, several: bool) -> str:
     head = f'<h2 class="pair">{escape(pair.model)}, {escape(pair.data)}</h2>' if several else ""
     parts = [head, in_short(study, pair)]
     if pair.advised:
-        parts += [_recipe(pair), _recipes(pair), _benchmarks(study, pair)]
+        parts += [_recipe(pair), _recipes(pair), _benchmarks(study, pair), _beside_paper(pair)]
     parts += [_factors(pair.factors)] if pair.factors else []
     parts += [_steps(pair.steps)] if pair.steps else []
     parts += [section("What this study cannot tell", bullets(map(escape, pair.unknown)))] if pair.unknown else []
@@ -102,6 +102,23 @@ def _how_to_stop(study: StudySpec, advised: GuideCheckpoint) -> str:
     if schedule == "constant":
         return " At a constant rate training can end there."
     return f" Keep the whole budget in the recipe: the {escape(schedule)} schedule is made for it."
+
+
+def _beside_paper(pair: GuidePair) -> str:
+    """The advised recipe's factors beside what the paper would have taken of the levels tried."""
+    rows = [
+        [
+            escape(one.factor),
+            _words(one.advised),
+            ", ".join(map(_words, one.tried)) if len(one.tried) > 1 else "not varied",
+            _words(one.preferred) if len(one.tried) > 1 else "",
+            "" if len(one.tried) < 2 or not one.preferred else "yes" if one.preferred == one.advised else "no",
+            one.grade,
+        ]
+        for one in pair.settings
+    ]
+    heads = ["factor", "advised", "tried", "the paper would take", "the same", "evidence"]
+    return section("Beside the paper", table(heads, rows, style="words")) if rows else ""
 
 
 def _recipes(pair: GuidePair) -> str:
@@ -224,14 +241,18 @@ def effect_text(effect: GuideEffect, *, sign: bool = True, digits: int = 3) -> s
     return f"{value} <small>[{low}, {high}]</small>"
 
 
+def _words(text: str) -> str:
+    """A level in HTML; rates such as 2e-3 are kept in one line."""
+    return re.sub(r"(?<=\de)-(?=\d)", "&#8209;", escape(text))
+
+
 def _code(name: str) -> str:
     return f"<code>{escape(name)}</code>"
 
 
 def _prose(sentence: str) -> str:
-    """A sentence in HTML, with true minus signs before its numbers, and rates such as 2e-3 kept in one line."""
-    text = re.sub(r"(?<=[\s\[])-(?=\d)", "&minus;", escape(sentence))
-    return re.sub(r"(?<=\de)-(?=\d)", "&#8209;", text)
+    """A sentence in HTML, with true minus signs before its numbers."""
+    return re.sub(r"(?<=[\s\[])-(?=\d)", "&minus;", _words(sentence))
 
 
 def _not_shown(gain: GuideEffect) -> str:
