@@ -182,6 +182,16 @@ def test_without_a_complete_run_there_is_no_advice(tree: Tree) -> None:
     assert "No advice: no recipe has a complete run" in (tree.layout.study_folder("toy") / "guide.html").read_text()
 
 
+def test_a_benchmark_without_scores_leaves_the_mean_and_is_named(tree: Tree) -> None:
+    add(tree, "good", [0.9])
+    add(tree, "poor", [0.5])
+    pair = only(guide(tree, benchmarks={"exam": EXAM, "chat": CHAT}))
+    assert pair.advised is not None
+    assert pair.advised.recipe == "good"
+    assert "chat is not in the mean: no recipe has a complete run on it." in pair.unknown
+    assert [one.counted for one in pair.benchmarks] == [True, False]
+
+
 def test_no_gain_over_the_base_is_said(tree: Tree) -> None:
     add(tree, "idle", [0.3])
     guide(tree)
@@ -254,6 +264,15 @@ def test_the_advised_levels_stand_beside_those_that_the_paper_would_take(tree: T
     assert (schedule.advised, schedule.tried, schedule.preferred) == ("constant", ["constant"], "constant")
 
 
+def test_two_levels_of_which_the_paper_prefers_neither_say_nothing_about_it(tree: Tree) -> None:
+    add(tree, "wave", [0.9], schedule="cosine")
+    add(tree, "line", [0.5], schedule="linear")
+    (schedule,) = only(guide(tree, advice={"schedule": PLAIN})).factors
+    assert schedule.comparisons[0].effect.low > 0
+    assert schedule.paper is not None
+    assert schedule.paper.agreement == "Cannot tell: nothing was compared with constant."
+
+
 @pytest.mark.parametrize(
     ("says", "effects", "expected"),
     [
@@ -291,8 +310,9 @@ def test_the_value_beyond_an_edge() -> None:
     assert beyond([1e-5, 2e-5, 4e-5], 2e-5) is None
     assert beyond([2e-5], 2e-5) is None
     assert beyond([0.0, 20.0], 0.0) is None
-    assert rounded("effective_batch_size", beyond([16, 64], 16) or 0) == 4
-    assert rounded("learning_rate", 2.45e-4) == 2e-4
+    assert rounded("effective_batch_size", beyond([16, 64], 16) or 0, [16, 64]) == 4
+    assert rounded("learning_rate", 2.45e-4, [7e-4, 2e-3]) == 2e-4
+    assert rounded("learning_rate", 1.21e-3, [1e-3, 1.1e-3]) == 1.2e-3
 
 
 def steps(pair: GuidePair) -> dict[str, Any]:

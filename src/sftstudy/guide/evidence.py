@@ -21,6 +21,9 @@ from sftstudy.tables.aggregate import ALPHA, Pair
 from sftstudy.tables.published import EVIDENCE
 
 SEVERAL = "several factors at once"
+ORDERS = ("high", "low", "either")
+"""Preferences that every pair of levels is a case of; others name a level."""
+
 BESIDE: dict[Reading, str] = {"last": "last checkpoints", "samples_spent": "equal samples spent"}
 """Other checkpoints at which the same is compared."""
 
@@ -189,12 +192,14 @@ def _paper(said: PaperAdvice, comparisons: Sequence[GuideComparison]) -> GuidePa
         grade=f"{said.grade}: {EVIDENCE[said.grade]}",
         place=said.place,
         numbers=numbers,
-        agreement=agreement(said, comparisons),
+        agreement=agreement(said, [one for one in comparisons if said.prefers in (*ORDERS, one.first_level)]),
     )
 
 
 def agreement(said: PaperAdvice, comparisons: Sequence[GuideComparison]) -> str:
     """Whether the study agrees with the paper. No significant difference is never called agreement."""
+    if not comparisons:
+        return f"Cannot tell: nothing was compared with {said.prefers}."
     shown = [one for one in comparisons if one.p <= ALPHA]
     above, below = [one for one in shown if one.effect.value > 0], [one for one in shown if one.effect.value < 0]
     if said.prefers == "either":

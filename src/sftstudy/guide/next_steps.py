@@ -21,7 +21,7 @@ from sftstudy.tables.aggregate import ALPHA, Pair
 from sftstudy.tables.printed import factor_text
 
 CELLS = {
-    "learning_rate": "{base}-next-lr{learning_rate:.0e}",
+    "learning_rate": "{base}-next-lr{learning_rate:g}",
     "effective_batch_size": "{base}-next-bs{effective_batch_size}",
     "epochs": "{base}-next-epochs{epochs:g}",
     "budget_samples": "{base}-next-samples{budget_samples}",
@@ -37,7 +37,6 @@ STEP = 2.0
 MARGIN = 0.01
 """Least difference of the normalised mean that matters, where the study's claims state none."""
 
-
 MOST_SEEDS = 10
 """More seeds than that are named and not written out."""
 
@@ -50,9 +49,11 @@ def beyond(scale: Sequence[float], level: float) -> float | None:
     return level * level / neighbour
 
 
-def rounded(key: str, value: float) -> float | int:
-    """A value as people would type it: a rate with one digit, a batch as a whole number."""
-    return max(1, round(value)) if key == "effective_batch_size" else float(f"{value:.0e}")
+def rounded(key: str, value: float, scale: Sequence[float]) -> float | int:
+    """A value as people would type it: a batch as a whole number, a rate with as few digits as keep it off the scale."""
+    if key == "effective_batch_size":
+        return max(1, round(value))
+    return next(short for digits in range(17) if (short := float(f"{value:.{digits}e}")) not in scale)
 
 
 def grid_steps(study: StudySpec, pair: Pair, choice: Choice, levels: Mapping[str, Levels]) -> list[GuideStep]:
@@ -65,9 +66,9 @@ def grid_steps(study: StudySpec, pair: Pair, choice: Choice, levels: Mapping[str
             continue
         if (value := beyond(scale, level.number)) is not None:
             text = _edge(choice, levels, key, level, scale)
-            found.append(_sweep(study, pair, "edge", key, text, [rounded(key, value)], recipe))
+            found.append(_sweep(study, pair, "edge", key, text, [rounded(key, value, scale)], recipe))
         elif len(scale) < 2 and key == "learning_rate":
-            tries = [rounded(key, level.number / STEP), level.number, rounded(key, level.number * STEP)]
+            tries = [rounded(key, level.number / STEP, scale), level.number, rounded(key, level.number * STEP, scale)]
             text = (
                 f"The learning rate was not varied around {recipe}, so nothing says that {level.text} is the best one. The paper's"
                 " way is one factor at a time: a step down and a step up, keep what improves, then the next factor."
@@ -120,7 +121,7 @@ def power_step(study: StudySpec, choice: Choice, counted: Sequence[str], seeds: 
             else []
         )
         parts.append(f"{one.recipe} ({interval_text(one.behind)}): {' or '.join(ways) or 'no number up to 100 seeds'}")
-    where = "the mean of the study's margins" if stated else "one point"
+    where = "the mean of the study's margins" if stated else "a hundredth of the scale"
     text = (
         f"To show a difference of {margin:.3f} on the mean ({where}) to {choice.best.recipe} with {POWER:.0%} power it takes, for "
         f"{'; '.join(parts)}."

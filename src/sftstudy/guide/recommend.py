@@ -82,15 +82,15 @@ def recipes_of(arms: Arms, pair: Pair) -> list[str]:
     return list(dict.fromkeys(s.recipe for s in arms.results.study.stages if (s.model, s.data) == pair))
 
 
-def counted(arms: Arms, pair: Pair) -> list[str]:
-    """Benchmarks that have a scale: those of which less is better have none."""
-    found = []
+def left_out(arms: Arms, pair: Pair) -> dict[str, str]:
+    """Benchmarks that cannot enter the mean -> why: those of which less is better have no scale, others perhaps no scores yet."""
+    found = {}
     for name in arms.results.study.benchmarks:
-        points = [
-            point for recipe in recipes_of(arms, pair) for run in arms.results.runs(pair, recipe, name) for point in run.points
-        ]
-        if all(point.higher_is_better for point in points):
-            found.append(name)
+        runs = [run for recipe in recipes_of(arms, pair) for run in arms.complete(pair, recipe, name)]
+        if not runs:
+            found[name] = "no recipe has a complete run on it"
+        elif not all(point.higher_is_better for run in runs for point in run.points):
+            found[name] = "less is better there"
     return found
 
 
@@ -145,13 +145,14 @@ def _candidates(
 
 
 def choose(candidates: Sequence[Candidate]) -> Choice | None:
-    """The choice by the rule of this module; None without candidates, or where no interval can be had."""
+    """The choice by the rule of this module; None without candidates. What cannot be compared with the best one is left out."""
     if not candidates:
         return None
     ordered = sorted(candidates, key=lambda one: (-round(one.score.value, 12), *one.cost))
-    known = [ordered[0], *(replace(one, behind=compare(ordered[0].arm, one.arm)) for one in ordered[1:])]
+    compared = [replace(one, behind=compare(ordered[0].arm, one.arm)) for one in ordered[1:]]
+    known = [ordered[0], *(one for one in compared if one.behind)]
     tops = sorted({one.recipe: one for one in reversed(known)}.values(), key=known.index)
-    p = stats.holm([1.0 if one.behind is None else one.behind.p for one in tops[1:]])
+    p = stats.holm([one.behind.p for one in tops if one.behind])
     corrected = {one.recipe: value for one, value in zip(tops[1:], p, strict=True)}
     tied = {known[0].recipe} | {recipe for recipe, value in corrected.items() if value > ALPHA}
     near = [one for one in known if one.recipe in tied and (one is known[0] or _within_one_error(one))]

@@ -21,8 +21,8 @@ from sftstudy.guide.recommend import (
     candidates_of,
     choose,
     complete_seeds,
-    counted,
     flattery,
+    left_out,
     recipes_of,
 )
 from sftstudy.hashes import sha256_of
@@ -49,8 +49,6 @@ SEED = 0
 
 WATCHED = ("learning_rate", "effective_batch_size", "warm-up", "schedule", "strategy")
 """Factors that the paper speaks of: a guide says which of them its study did not vary."""
-
-UNPAIRED = "no interval can be had for any checkpoint"
 
 
 def write_guide(study: StudySpec, *, layout: Layout) -> None:
@@ -84,21 +82,17 @@ def make_guide(results: Results, claims: Sequence[ClaimRecord], *, layout: Layou
 
 
 def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequence[tuple[str, str]]) -> GuidePair:
-    study, recipes, benchmarks = arms.results.study, recipes_of(arms, pair), counted(arms, pair)
+    study, recipes, excluded = arms.results.study, recipes_of(arms, pair), left_out(arms, pair)
+    benchmarks = [name for name in study.benchmarks if name not in excluded]
     candidates = candidates_of(arms, pair, benchmarks)
     choice = choose(candidates)
-    known = {one.recipe for one in candidates}
+    known = {one.recipe for one in choice.tops} if choice else set()
     absent = {recipe: _why_absent(pair, recipe, missing, layout=arms.layout) for recipe in recipes if recipe not in known}
     levels = {recipe: levels_of(study, recipe) for recipe in recipes}
     steps = _missing_step(study, absent)
     if choice is None:
-        why = (
-            UNPAIRED
-            if any(complete_seeds(arms, pair, recipe, benchmarks) for recipe in recipes)
-            else "no recipe has a complete run"
-        )
-        if not benchmarks:
-            why = "no benchmark has a scale: of all of them less is better"
+        scored = any(complete_seeds(arms, pair, recipe, benchmarks) for recipe in recipes)
+        why = "no interval can be had for any checkpoint" if scored else "no recipe has a complete run"
         return GuidePair(
             model=pair[0], data=pair[1], best=None, advised=None, why=why, name="", overlay="", optimism=None, gain=None,
             benchmarks=[], recipes=[], absent=absent, settings=[],
@@ -127,7 +121,7 @@ def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequen
         settings=beside_paper(study, levels, choice.advised.recipe),
         factors=evidence(arms, pair, levels),
         steps=steps,
-        unknown=_unknown(study, choice, levels, optimism=optimism, absent=absent),
+        unknown=_unknown(study, choice, levels, optimism=optimism, absent=absent, excluded=excluded),
     )
 
 
@@ -227,11 +221,17 @@ def _missing_step(study: StudySpec, absent: Mapping[str, str]) -> list[GuideStep
 
 
 def _unknown(
-    study: StudySpec, choice: Choice, levels: Mapping[str, Levels], *, optimism: float | None, absent: Mapping[str, str]
+    study: StudySpec,
+    choice: Choice,
+    levels: Mapping[str, Levels],
+    *,
+    optimism: float | None,
+    absent: Mapping[str, str],
+    excluded: Mapping[str, str],
 ) -> list[str]:
     """What the study cannot tell, as sentences."""
     seeds = sorted({len(one.arm.seeds) for one in choice.tops})
-    few = [one.recipe for one in choice.tops if len(one.arm.seeds) < seeds[-1]]
+    few = [one.recipe for one in choice.tops if len(one.arm.seeds) == 1]
     lines = []
     if seeds[0] == 1:
         whose = "" if seeds[-1] == 1 else f" of {', '.join(few)}"
@@ -244,8 +244,7 @@ def _unknown(
         f" optimistic.{more} Peaks, in the comparisons of factors, are optimistic too."
     )
     lines.append("That all benchmarks weigh the same is a choice. The table of benchmarks says which recipe is best by one alone.")
-    if left := [name for name in study.benchmarks if name not in choice.best.parts]:
-        lines.append(f"Not in the mean, as less is better there: {', '.join(left)}.")
+    lines += [f"{name} is not in the mean: {why}." for name, why in excluded.items()]
     if rising := [one.recipe for one in choice.tops if one.last and len(_places(choice, one.recipe)) > 1]:
         lines.append(
             f"{len(rising)} of {len(choice.tops)} recipes are best at their last checkpoint and may have their peak ahead. At equal"
