@@ -552,6 +552,14 @@ class GuideCheckpoint(Entry):
     tied: bool = Field(description="no difference to the best can be shown; the best itself too")
 
 
+class GuideCurve(Entry):
+    """A recipe's checkpoints in order of samples spent, on the mean of the normalised benchmarks."""
+
+    recipe: str
+    samples_spent: list[float]
+    scores: list[GuideEffect]
+
+
 class GuideBenchmark(Entry):
     """The advised checkpoint on one benchmark, as scores are printed, and who does best if only this benchmark counts."""
 
@@ -632,6 +640,7 @@ class GuidePair(Entry):
     gain: GuideEffect | None = Field(description="of the advised checkpoint over the untouched model, on the mean")
     benchmarks: list[GuideBenchmark]
     recipes: list[GuideCheckpoint] = Field(description="every recipe at its best checkpoint, the highest mean first")
+    curves: list[GuideCurve] = Field(description="in the order of `recipes`")
     absent: dict[str, str] = Field(description="recipe without a complete run -> why")
     settings: list[GuideSetting]
     factors: list[GuideFactor]

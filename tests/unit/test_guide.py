@@ -23,6 +23,7 @@ from sftstudy.records import GuideComparison, GuideEffect, GuidePair, GuideRecor
 from sftstudy.registry import load
 from sftstudy.spec import PaperAdvice, PlannedBenchmark
 from sftstudy.stats import ItemScores
+from sftstudy.tables.chart import ticks
 from sftstudy.tables.collect import collect_scores
 from table_toys import CHAT, EXAM, Tree, stacked
 
@@ -374,6 +375,12 @@ def test_each_model_and_data_set_has_its_own_advice_and_its_own_names(tree: Tree
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
+
+
+def test_ticks_are_round_and_within() -> None:
+    assert ticks(0, 7552) == [0, 2000, 4000, 6000]
+    assert ticks(-0.07, 0.31) == [0.0, 0.1, 0.2, 0.3]
+    assert ticks(0.5, 0.5) == [0.5]
 
 
 class Tags(HTMLParser):

@@ -33,6 +33,7 @@ from sftstudy.records import (
     GuideBenchmark,
     GuideCheckpoint,
     GuideClaim,
+    GuideCurve,
     GuideEffect,
     GuidePair,
     GuideRecord,
@@ -95,7 +96,7 @@ def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequen
         why = "no interval can be had for any checkpoint" if scored else "no recipe has a complete run"
         return GuidePair(
             model=pair[0], data=pair[1], best=None, advised=None, why=why, name="", overlay="", optimism=None, gain=None,
-            benchmarks=[], recipes=[], absent=absent, settings=[],
+            benchmarks=[], recipes=[], curves=[], absent=absent, settings=[],
             factors=evidence(arms, pair, levels), steps=steps, unknown=[],
         )  # fmt: skip
     tried = {one.recipe: levels[one.recipe] for one in choice.tops}
@@ -117,6 +118,7 @@ def _pair(arms: Arms, pair: Pair, claims: Sequence[ClaimRecord], missing: Sequen
         gain=_gain_of_mean(arms, pair, choice.advised),
         benchmarks=[_benchmark(arms, pair, choice.advised, benchmark) for benchmark in study.benchmarks],
         recipes=[_checkpoint(arms, pair, one, choice) for one in choice.tops],
+        curves=[_curve(choice, one.recipe) for one in choice.tops],
         absent=absent,
         settings=beside_paper(study, levels, choice.advised.recipe),
         factors=evidence(arms, pair, levels),
@@ -145,6 +147,15 @@ def _checkpoint(arms: Arms, pair: Pair, one: Candidate, choice: Choice) -> Guide
         error=one.behind.error if one.behind else None,
         p=choice.p.get(one.recipe),
         tied=one.recipe in choice.tied,
+    )
+
+
+def _curve(choice: Choice, recipe: str) -> GuideCurve:
+    places = sorted(_places(choice, recipe), key=lambda one: (one.samples_spent, one.stage, one.ckpt))
+    return GuideCurve(
+        recipe=recipe,
+        samples_spent=[one.samples_spent for one in places],
+        scores=[effect_of(one.score) for one in places],
     )
 
 

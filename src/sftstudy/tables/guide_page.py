@@ -8,6 +8,7 @@ from html import escape
 
 from sftstudy.records import GuideCheckpoint, GuideComparison, GuideEffect, GuideFactor, GuidePair, GuideRecord, GuideStep
 from sftstudy.spec import StudySpec
+from sftstudy.tables.chart import Line, line_chart
 from sftstudy.tables.pieces import bullets, code, document, interval_chart, joined, section, table
 from sftstudy.tables.style import CLAIMS_STYLE, GUIDE_STYLE
 
@@ -43,7 +44,7 @@ def _pair(study: StudySpec, pair: GuidePair, *, several: bool) -> str:
     head = f'<h2 class="pair">{escape(pair.model)}, {escape(pair.data)}</h2>' if several else ""
     parts = [head, in_short(study, pair)]
     if pair.advised:
-        parts += [_recipe(pair), _recipes(pair), _benchmarks(study, pair), _beside_paper(pair)]
+        parts += [_recipe(pair), _recipes(pair), _curves(pair, pair.advised), _benchmarks(study, pair), _beside_paper(pair)]
     parts += [_factors(pair.factors)] if pair.factors else []
     parts += [_steps(pair.steps)] if pair.steps else []
     parts += [section("What this study cannot tell", bullets(map(escape, pair.unknown)))] if pair.unknown else []
@@ -144,6 +145,18 @@ def _recipes(pair: GuidePair) -> str:
     told = any(one.tied and one.behind and (one.behind.low > 0 or one.behind.high < 0) for one in pair.recipes)
     remark = f'<p class="note">{note}</p>' if told else ""
     return section("All recipes", table(heads, rows), remark, small="each at its best checkpoint, one for all benchmarks")
+
+
+def _curves(pair: GuidePair, advised: GuideCheckpoint) -> str:
+    told = "mean of the normalised benchmarks over samples spent; a line per recipe, grey where it is told apart from the best"
+    tied = {one.recipe for one in pair.recipes if one.tied}
+    lines = [
+        Line(one.recipe, one.samples_spent, [score.value for score in one.scores], marked=one.recipe in tied) for one in pair.curves
+    ]
+    place = (advised.samples_spent, advised.score.value, advised.score.low, advised.score.high)
+    chart = line_chart(lines, place=place, label=f"{advised.recipe}, advised", told=told)
+    note = f'<p class="note">{told[:1].upper()}{told[1:]}.</p>'
+    return section("Where to stop", note, f"<figure>\n{chart}\n</figure>")
 
 
 def _benchmarks(study: StudySpec, pair: GuidePair) -> str:

@@ -82,6 +82,14 @@ ul.plain, ol.steps { margin: .4em 0 0; padding-left: 1.4em; }
 ul.plain li, ol.steps li { margin-top: .2em; overflow-wrap: anywhere; }
 ol.steps li { margin-top: .7em; }
 small { color: var(--soft); white-space: nowrap; }
+svg.lines { max-width: 56em; margin-top: .6em; }
+svg.lines .grid { stroke: var(--line); stroke-width: .7; }
+svg.lines polyline { fill: none; stroke: #b4bfc9; stroke-width: 1.3; }
+svg.lines .dot { fill: #b4bfc9; }
+svg.lines .marked polyline { stroke: #5d94bd; stroke-width: 1.8; }
+svg.lines .marked .dot { fill: #5d94bd; }
+svg.lines g:hover polyline { stroke: var(--mark); }
+svg.lines .named { fill: var(--ink); font-weight: 600; }
 .wide { overflow-x: auto; }
 .wide table { margin-top: .5em; }
 table.words td { text-align: right; }
