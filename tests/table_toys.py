@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,26 @@ def item_table(ckpt: str, name: str, values: Sequence[float | None], *, turns: b
 def edit(path: Path, **changes: Any) -> None:
     """Change top-level keys of a record on disk."""
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+class Page(HTMLParser):
+    """Ids, targets of buttons, and everything that would ask for another file or a script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.outside: list[str] = []
+        self.depth = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        known = dict(attributes)
+        self.depth += tag not in ("meta", "br")
+        self.ids += [known["id"] or ""] if "id" in known else []
+        self.targets += [known["popovertarget"] or ""] if "popovertarget" in known else []
+        if tag in ("script", "link", "img", "iframe") or (known.get("href") or "").startswith(("http", "/")):
+            self.outside.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        self.depth -= 1

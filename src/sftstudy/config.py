@@ -8,6 +8,7 @@ behind `//`, is what counts for identity, wherever the folder lies.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -735,12 +736,16 @@ class Grid(Strict):
 
 
 class ArmsTable(Strict):
-    """The layout of the paper's Tables 10-13: per benchmark the base, a score per arm, samples to peak per arm."""
+    """The layout of the paper's Tables 2 and 10-13: per benchmark the base, a score per arm, samples to peak per arm."""
 
     kind: Literal["arms"]
     caption: str
     arms: dict[str, str] = Field(min_length=2, description="column label -> recipe")
     paper: str | None = Field(None, description="a table of `paper/` with these arms, shown beside ours")
+    show: list[Literal["samples-interval", "optimism"]] = Field(
+        [],
+        description="what to print besides; CSV and pedigree have both",
+    )
 
 
 class GridTable(Strict):
@@ -900,13 +905,26 @@ class Statement(Strict):
 class TwoArms(Statement):
     """What claims about two arms have."""
 
-    first: str = Field(description="a recipe")
-    second: str = Field(description="a recipe")
+    first: str | list[str] = Field(description="a recipe; or several, of which each model and data set has one or none")
+    second: str | list[str] = Field(description="the same for the other arm; what lacks either arm is left out")
 
     @property
     def recipes(self) -> list[str]:
-        """The two arms."""
-        return [self.first, self.second]
+        """All that the two arms name."""
+        return [recipe for arm in (self.first, self.second) for recipe in ([arm] if isinstance(arm, str) else arm)]
+
+    def arms_among(self, recipes: Collection[str]) -> tuple[str, str] | None:
+        """The two arms on a model and data set that has these recipes; None if it lacks one.
+
+        Raises ValueError if it has two recipes of one arm.
+        """
+        found = []
+        for arm in (self.first, self.second):
+            here = [recipe for recipe in ([arm] if isinstance(arm, str) else arm) if recipe in recipes]
+            if len(here) > 1:
+                raise ValueError(f"{here[0]!r} and {here[1]!r} are one arm, and both are run on the same model and data")
+            found += here
+        return (found[0], found[1]) if len(found) == 2 else None
 
 
 class ArmsClaim(TwoArms):

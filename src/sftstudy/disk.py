@@ -42,7 +42,8 @@ def planned_disk(plan: Plan) -> str:
     num_checkpoints = sum(len(stage.checkpoints) for stage in stages)
     resume = BYTES_OF_RESUME_STATE * max(sizes.values(), default=0)
     counts = f"{len(stages)} stages, {num_checkpoints} checkpoints"
-    waiting = f" and per stage at a rung ({len(plan.screens.rungs)})" if plan.screens.rungs else ""
+    num_waiting = sum(map(plan.screens.may_stop, plan.screens.rungs))
+    waiting = f" and per stage at a rung ({num_waiting})" if num_waiting else ""
     bytes_text = f"peak {_gb(peak)} of weights + {_gb(resume)} resume state per training job{waiting}; {_gb(stay)} stay"
     return f"disk: {counts}" + (f": {bytes_text}" if sizes else "") + "".join(f"; {note}" for note in notes)
 

@@ -1,4 +1,4 @@
-"""What an interrupted run left behind in a checkout, and what to type about each of it. Reads; changes nothing.
+"""What an interrupted run left behind in a checkout, where site.env and SLURM differ, and what to type. Reads; changes nothing.
 
 After Snakemake was killed its cluster jobs run on as orphans, its locks stay, and outputs that were being written are marked
 incomplete. A job that was killed with its node leaves a lease until that expires.
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from sftstudy.paths import Layout
 from sftstudy.train.lease import holder_of, is_stale
+from sftstudy.train.slurm import parse_time_left
 
 JOB_PREFIX = "sftstudy"
 """`slurm-jobname-prefix` of the shipped profile: the name of every job begins with it."""
@@ -35,6 +36,7 @@ def examine(checkout: Path, layout: Layout) -> list[Finding]:
     running = snakemakes(checkout)
     return [
         *_orphans(running),
+        *_time_limits(),
         *_locks(checkout, running),
         *_incomplete(checkout, running),
         *_leases(layout),
@@ -73,6 +75,31 @@ def _orphans(running: list[int]) -> Iterator[Finding]:
             yield Finding(
                 f"job {number} ({name}, {state.lower()} for {elapsed}): no Snakemake here waits for it",
                 f"wait for its end before you unlock, or `scancel {number}`; if another checkout runs it, leave it alone",
+            )
+
+
+def _time_limits() -> Iterator[Finding]:
+    """Partitions of the site that are not there, or whose time limit is another than site.env says."""
+    named = {kind: partition for kind in ("GPU", "CPU") if (partition := os.environ.get(f"STUDY_{kind}_PARTITION"))}
+    if not named:
+        return
+    try:
+        listed = subprocess.run(["sinfo", "--noheader", "--format", "%P %l"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return
+    limits = {name.rstrip("*"): parse_time_left(limit) for name, limit in map(str.split, listed.splitlines())}
+    for kind, partition in named.items():
+        variable = f"STUDY_{kind}_MAX_RUNTIME"
+        told = os.environ.get(variable)
+        if partition not in limits:
+            yield Finding(
+                f"STUDY_{kind}_PARTITION: SLURM has no partition {partition}",
+                f"name one of {', '.join(sorted(limits))} in site.env",
+            )
+        elif (limit := limits[partition]) is not None and (not told or int(told) > limit // 60):
+            yield Finding(
+                f"{variable} is {told or 'not set'}, and partition {partition} takes no job of more than {limit // 60:.0f} minutes",
+                f"`export {variable}={limit // 60:.0f}` in site.env",
             )
 
 

@@ -48,11 +48,17 @@ def config_flags() -> str:
 
 
 def require_site_facts(default_resources: Any) -> None:
-    """Raises StudyError if a profile's default resources name an environment variable that is not set."""
+    """Raises StudyError if a profile's default resources name an environment variable that is not set, or pass a time limit."""
     settings = " ".join(default_resources.args) if default_resources else ""
     for name in re.findall(r"\$(\w+)", settings):
         if name not in os.environ:
             raise StudyError(f"{name} is not set; copy profiles/slurm/site.env.example to site.env, edit it, `source site.env`")
+    runtime, limit = re.search(r"\bruntime=(\d+)", settings), _count("STUDY_CPU_MAX_RUNTIME", 0)
+    if runtime and limit and int(runtime[1]) > limit:
+        raise StudyError(
+            f"STUDY_CPU_MAX_RUNTIME: {limit} minutes are less than `runtime: {runtime[1]}` in the profile's default-resources; "
+            "lower that in profiles/slurm/config.yaml"
+        )
 
 
 def _prepend(variable: str, folder: Path) -> None:
@@ -62,7 +68,11 @@ def _prepend(variable: str, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Site:
-    """The GPUs of a cluster or workstation, and where a cluster's jobs go. A laptop has none, and its jobs ask for nothing."""
+    """The GPUs of a cluster or workstation, and where a cluster's jobs go. A laptop has none, and its jobs ask for nothing.
+
+    `gpus_per_stage` are the fewest that train a stage, of whole nodes if they are more than a node has; a stage that needs more
+    gets up to `max_nodes` nodes. The longest time that a partition gives a job is in minutes, None if it has no limit.
+    """
 
     gpu: Gpu
     gpus_per_node: int = 8
@@ -70,26 +80,48 @@ class Site:
     cpus_per_gpu: int = 4
     gpu_partition: str | None = None
     cpu_partition: str | None = None
+    max_nodes: int = 1
+    gpu_max_runtime: int | None = None
+    cpu_max_runtime: int | None = None
+
+    def max_runtime(self, num_gpus: int) -> int | None:
+        """The longest time of a job with so many GPUs."""
+        return self.gpu_max_runtime if num_gpus else self.cpu_max_runtime
 
     @classmethod
     def from_environment(cls) -> Site | None:
         """What STUDY_GPU and its fellows say (profiles/slurm/site.env.example); None where no GPU is named.
 
-        Raises StudyError for a GPU that is not known, a number that is none, and a GPU partition whose GPUs have no name.
+        Raises StudyError for a GPU that is not known, a number that is none, GPUs of no whole nodes, and a GPU partition whose GPUs
+        have no name.
         """
         name, partition = os.environ.get("STUDY_GPU", ""), os.environ.get("STUDY_GPU_PARTITION")
         if not name:
             if partition:
                 raise StudyError(f"STUDY_GPU is not set; name the GPU of partition {partition} in site.env, such as H100")
             return None
-        return cls(
+        site = cls(
             gpu=named_gpu(name, where="STUDY_GPU"),
             gpus_per_node=_count("STUDY_GPUS_PER_NODE", 8),
             gpus_per_stage=_count("STUDY_GPUS_PER_STAGE", 1),
             cpus_per_gpu=_count("STUDY_CPUS_PER_GPU", 4),
             gpu_partition=partition,
             cpu_partition=os.environ.get("STUDY_CPU_PARTITION"),
+            max_nodes=_count("STUDY_MAX_NODES", 4) if partition else 1,
+            gpu_max_runtime=_count("STUDY_GPU_MAX_RUNTIME", 0) or None,
+            cpu_max_runtime=_count("STUDY_CPU_MAX_RUNTIME", 0) or None,
         )
+        site.check()
+        return site
+
+    def check(self) -> None:
+        """Raise StudyError unless the fewest GPUs of a stage are of one node, or whole nodes that it may have."""
+        num_nodes, rest = divmod(self.gpus_per_stage, self.gpus_per_node)
+        if self.gpus_per_stage > self.gpus_per_node and (rest or num_nodes > self.max_nodes):
+            raise StudyError(
+                f"STUDY_GPUS_PER_STAGE: {self.gpus_per_stage} GPUs of a stage are not whole nodes of {self.gpus_per_node}, or more "
+                f"than STUDY_MAX_NODES={self.max_nodes} have; give a multiple, or no more than a node has"
+            )
 
 
 def named_gpu(name: str, *, where: str) -> Gpu:
@@ -102,7 +134,9 @@ def named_gpu(name: str, *, where: str) -> Gpu:
 
 
 def _count(variable: str, default: int) -> int:
-    text = os.environ.get(variable) or str(default)
+    text = os.environ.get(variable) or ""
+    if not text:
+        return default
     if not text.isdigit() or int(text) == 0:
         raise StudyError(f"{variable}: {text!r} is not a whole number above 0; correct it in site.env")
     return int(text)

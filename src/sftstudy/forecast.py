@@ -1,6 +1,7 @@
 """What each job of a plan will need on a site's GPUs, before it runs: memory, GPUs, hours. Records that exist replace assumptions.
 
-A finished stage's rate stands for all stages of the same model and kind of training; a prepared phase's lengths for its own.
+The rate of a stage that was trained, or came to a rung, stands for all stages of the same model and way of training; a prepared
+phase's lengths for its own.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache, cached_property
+from pathlib import Path
 from statistics import median
 
 from sftstudy import config, needs, spec
@@ -17,7 +19,9 @@ from sftstudy.gpus import gpu_named
 from sftstudy.needs import Memory
 from sftstudy.plan import Plan
 from sftstudy.records import PhaseRecord, TrainingRecord, read_record
+from sftstudy.screen import rung_name
 from sftstudy.sizes import ModelSize, size_of
+from sftstudy.train.checkpoints import SPARE_S
 
 TOKENS_PER_SAMPLE = 400.0
 """Assumed of a phase that declares no `tokens_per_sample` and is not prepared yet."""
@@ -37,19 +41,28 @@ HOST_MARGIN = 1.25
 """Of a job's host memory over its forecast, and the step by which a failed attempt asks for more."""
 
 
+KILLED_S = 600.0
+"""Of scoring or judging that a killed job loses: a block of items, or the calls on their way."""
+
+
 @dataclass(frozen=True)
 class Need:
-    """What one job needs. `fits` is false if even all GPUs of a node are too small for it."""
+    """What one job needs: GPUs and host memory of each of its nodes, and seconds over all of its `starts`.
+
+    `fits` is false if even all GPUs that a site gives a stage are too small for it.
+    """
 
     num_gpus: int
     memory: Memory
     seconds: float
     fits: bool = True
+    num_nodes: int = 1
+    starts: int = 1
 
     @property
     def gpu_hours(self) -> float:
-        """GPUs times hours."""
-        return self.num_gpus * self.seconds / 3600
+        """GPUs of all nodes, times hours."""
+        return self.num_nodes * self.num_gpus * self.seconds / 3600
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,16 @@ class Lengths:
 
     mean: float
     supervised_share: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a training record shows: seconds that a token of `flops` took one GPU, with these data, on so many nodes."""
+
+    data: str
+    num_nodes: int
+    token_s: float
+    flops: float
 
 
 class Forecast:
@@ -96,34 +119,75 @@ class Forecast:
         batch_size = stage.training.effective_batch_size if stage.training else 0
         return stage.num_steps * batch_size * self.lengths(stage).mean
 
-    def training(self, stage: spec.StageSpec, *, attempt: int = 1) -> Need | None:
-        """A stage's training on as few GPUs of one node as hold it, and no fewer than the site wants.
+    def jobs(self, stage: spec.StageSpec) -> dict[float | None, Need]:
+        """The jobs that train a stage one after the other, if nobody stops it: rung, or None for its end -> need."""
+        needs_of = {rung: self.training(stage, rung=rung) for rung in self.plan.rungs_of(stage)}
+        return {rung: need for rung, need in needs_of.items() if need}
 
-        A later attempt counts on a quarter more memory each time. Sharded weights make room by more GPUs, whole ones do not.
+    def training(
+        self, stage: spec.StageSpec, *, rung: float | None = None, attempt: int = 1, num_nodes: int | None = None
+    ) -> Need | None:
+        """The job that trains a stage up to a rung, or from its last rung to its end, on as few GPUs as hold it.
+
+        They are no fewer than the site wants, and on `num_nodes` if that is given. A later attempt counts on a quarter more memory
+        each time. Sharded weights make room by more GPUs, whole ones do not.
         """
         training, size = stage.training, self.size(stage.model)
         if training is None or size is None:
             return None
         lengths, longest = self.lengths(stage), self.plan.registry.data[stage.data].max_length
-        degrees = [self.site.gpus_per_stage]
-        while training.sharding == "full" and degrees[-1] * 2 <= self.site.gpus_per_node:
-            degrees.append(degrees[-1] * 2)
-        for num_gpus in degrees:
+        for nodes, num_gpus in self._places(training, num_nodes):
             memory = needs.training_memory(
-                size, training, num_gpus=num_gpus, longest=longest, supervised_share=lengths.supervised_share
+                size,
+                training,
+                num_gpus=num_gpus,
+                num_nodes=nodes,
+                longest=longest,
+                supervised_share=lengths.supervised_share,
             )
             if fits := memory.gpu_gb * HOST_MARGIN ** (attempt - 1) <= self.site.gpu.memory_gb:
                 break
-        rate = self._measured_rates.get(self._kind(stage)) or needs.training_rate(
-            size, training, gpu=self.site.gpu, mean_length=lengths.mean
+        steps = self.plan.steps_of(stage, rung)
+        step_s = self.num_tokens(stage) / stage.num_steps * self._token_s(stage, num_gpus, nodes) / (nodes * num_gpus)
+        saved_at = [place.step for place in stage.checkpoints if place.step - 1 in steps]
+        saving_s = needs.saving_seconds(
+            size,
+            training,
+            num_checkpoints=len(saved_at),
+            num_stops=int(steps.stop < stage.num_steps and steps.stop not in saved_at),
+            training_s=len(steps) * step_s,
         )
-        seconds = self.num_tokens(stage) / (rate * num_gpus)
-        saving = needs.saving_seconds(size, training, num_checkpoints=len(stage.checkpoints), training_s=seconds)
-        return Need(num_gpus, memory, START_S + seconds + saving, fits)
+        spare_s = SPARE_S + step_s + 2 * needs.state_seconds(size, training)
+        seconds, starts = self._in_starts(len(steps) * step_s + saving_s, num_gpus=num_gpus, lost_s=spare_s, least_s=step_s)
+        return Need(num_gpus, memory, seconds, fits, nodes, starts)
+
+    def _places(self, training: config.Training, num_nodes: int | None) -> list[tuple[int, int]]:
+        """(nodes, GPUs of each) on which a stage may be trained, from the fewest on; more than the first only if it is sharded."""
+        site = self.site
+        fewest = num_nodes or max(1, site.gpus_per_stage // site.gpus_per_node)
+        places = [(fewest, min(site.gpus_per_stage, site.gpus_per_node))]
+        while training.sharding == "full" and places[-1][1] * 2 <= site.gpus_per_node:
+            places.append((fewest, places[-1][1] * 2))
+        if training.sharding == "full" and not num_nodes:
+            places += [(nodes, site.gpus_per_node) for nodes in range(fewest + 1, site.max_nodes + 1)]
+        return places
+
+    def _in_starts(
+        self, work_s: float, *, num_gpus: int, lost_s: float, least_s: float = 60.0, start_s: float = START_S
+    ) -> tuple[float, int]:
+        """Seconds that a job of `work_s` takes with all of its starts, and their number, within its partition's limit.
+
+        Of each but the last start `lost_s` at the end do not count; each does `least_s` of work in any case.
+        """
+        limit = self.site.max_runtime(num_gpus)
+        if limit is None or start_s + work_s <= 60 * limit:
+            return start_s + work_s, 1
+        starts = math.ceil(work_s / max(least_s, 60 * limit - start_s - lost_s))
+        return starts * start_s + work_s + (starts - 1) * lost_s, starts
 
     def is_measured(self, stage: spec.StageSpec) -> bool:
-        """Whether a stage's rate was measured, on this kind of GPU, by one that is finished."""
-        return self._kind(stage) in self._measured_rates
+        """Whether the rate of a stage's model and way of training was measured on this kind of GPU."""
+        return self._way(stage) in self._measured
 
     def is_finished(self, stage: spec.StageSpec) -> bool:
         """Whether a stage's weights are trained, so that its job has only to publish."""
@@ -134,29 +198,74 @@ class Forecast:
             return False
         return record.spec_hash == spec.spec_hash(stage)
 
-    @cached_property
-    def _measured_rates(self) -> dict[tuple[object, ...], float]:
-        """Kind of training -> tokens per second of one GPU, the median of the finished stages of the plan."""
-        found: dict[tuple[object, ...], list[float]] = {}
-        for folder, stage in self.plan.stages.items():
-            if stage.training is None or not (folder / "training.json").exists():
-                continue
-            try:
-                record = read_record(folder / "training.json", TrainingRecord)
-            except StudyError:  # whoever needs it will say so
-                continue
-            device = gpu_named(record.device)
-            if device and device.bf16_flops == self.site.gpu.bf16_flops:
-                found.setdefault(self._kind(stage), []).append(record.tokens_per_s / record.num_processes)
-        return {kind: median(rates) for kind, rates in found.items()}
+    def _token_s(self, stage: spec.StageSpec, num_gpus: int, num_nodes: int) -> float:
+        """Seconds that a token takes one GPU of a job: as its own last rung shows, or stages that are alike, else as assumed.
 
-    def _kind(self, stage: spec.StageSpec) -> tuple[object, ...]:
-        """What a rate hangs on besides the GPU."""
+        Stages of the same data count, else those of the model's other data by FLOPs; on as many nodes, else on the nearest fewer of
+        them, with what more nodes add.
+        """
+        training, size, lengths = stage.training, self.size(stage.model), self.lengths(stage)
+        assert training is not None, "a base is not trained"
+        assert size is not None, "nothing is forecast of a model of unknown size"
+
+        def network_s(nodes: int) -> float:
+            return needs.network_seconds(size, training, num_gpus=num_gpus, num_nodes=nodes, mean_length=lengths.mean)
+
+        own = self._paces_at_rungs(stage)[:1]  # read anew: it may have come to a rung since this Snakemake began
+        found = own or self._measured.get(self._way(stage), [])
+        if not found:
+            rate = needs.training_rate(size, training, gpu=self.site.gpu, mean_length=lengths.mean)
+            offload_s = needs.offload_seconds(size, training, num_gpus=num_gpus, num_nodes=num_nodes, mean_length=lengths.mean)
+            return 1 / rate + offload_s + network_s(num_nodes)
+        alike = [pace for pace in found if pace.data == stage.data] or found
+        nodes = min((pace.num_nodes for pace in alike), key=lambda number: (number > num_nodes, abs(number - num_nodes)))
+        flops = needs.training_flops(size, training, mean_length=lengths.mean, supervised_share=lengths.supervised_share)
+        token_s = median(
+            pace.token_s * (1 if pace.data == stage.data else flops / pace.flops) for pace in alike if pace.num_nodes == nodes
+        )
+        return token_s + max(0.0, network_s(num_nodes) - network_s(nodes))
+
+    @cached_property
+    def _measured(self) -> dict[tuple[object, ...], list[Pace]]:
+        """Way of training -> paces of the plan's stages that were trained so, to their end or to a rung."""
+        found: dict[tuple[object, ...], list[Pace]] = {}
+        for folder, stage in self.plan.stages.items():
+            if stage.training is None:
+                continue
+            whole = self._read_pace(stage, folder / "training.json")
+            for pace in [whole] if whole else self._paces_at_rungs(stage)[:1]:
+                found.setdefault(self._way(stage), []).append(pace)
+        return found
+
+    def _paces_at_rungs(self, stage: spec.StageSpec) -> list[Pace]:
+        """What a stage showed at the rungs that it came to, the last one first."""
+        folder = self.plan.records_of(stage)
+        rungs = reversed(self.plan.screens.rungs.get(folder, []))
+        found = [self._read_pace(stage, self.plan.layout.rung(folder, rung_name(rung)) / "training.json") for rung in rungs]
+        return [pace for pace in found if pace]
+
+    def _read_pace(self, stage: spec.StageSpec, path: Path) -> Pace | None:
+        """A stage's pace as a record shows it; None if it is not there, of another kind of GPU, or of no steps at all."""
+        size = self.size(stage.model)
+        if size is None or stage.training is None or not path.exists():
+            return None
+        try:
+            record = read_record(path, TrainingRecord)
+        except StudyError:  # whoever needs it will say so
+            return None
+        device = gpu_named(record.device)
+        if device is None or device.bf16_flops != self.site.gpu.bf16_flops or not record.num_steps:
+            return None
+        lengths = self.lengths(stage)
+        flops = needs.training_flops(size, stage.training, mean_length=lengths.mean, supervised_share=lengths.supervised_share)
+        return Pace(stage.data, record.num_nodes, record.num_processes / record.tokens_per_s, flops)
+
+    def _way(self, stage: spec.StageSpec) -> tuple[object, ...]:
+        """What a pace hangs on besides the GPU and the data."""
         training = stage.training
         assert training is not None, "a base is not trained"
         return (
             stage.model,
-            stage.data,
             training.precision,
             training.lora.rank if training.lora else None,
             training.activation_checkpointing,
@@ -186,7 +295,8 @@ class Forecast:
             )
             for one in requests
         )
-        return Need(1, memory, START_S + num_checkpoints * seconds, memory.gpu_gb <= self.site.gpu.memory_gb)
+        total, starts = self._in_starts(num_checkpoints * seconds, num_gpus=1, lost_s=KILLED_S)
+        return Need(1, memory, total, memory.gpu_gb <= self.site.gpu.memory_gb, starts=starts)
 
     def _requests(self, suite: str) -> list[config.Requests]:
         """What a suite asks for one checkpoint."""
@@ -236,7 +346,8 @@ class Forecast:
                     new_tokens=VERDICT_TOKENS,
                     batch_size=judge.concurrency,
                 )
-        return Need(num_gpus, memory, seconds, memory.gpu_gb <= self.site.gpu.memory_gb)
+        total, starts = self._in_starts(seconds, num_gpus=num_gpus, lost_s=KILLED_S, start_s=0.0)
+        return Need(num_gpus, memory, total, memory.gpu_gb <= self.site.gpu.memory_gb, starts=starts)
 
     def _calls(self, suite: str, num_checkpoints: int) -> list[tuple[config.Judge, int]]:
         """Each judge of a suite, and its calls: by question and turn, as often as it judges, and in both orders of a pair."""
@@ -257,9 +368,15 @@ def _assumed(benchmark: config.HarnessBenchmark) -> config.Requests:
     )
 
 
-def minutes(seconds: float, *, attempt: int = 1) -> int:
-    """A job's time limit: its forecast with a margin, once more for every attempt that failed."""
-    return math.ceil(seconds * RUNTIME_MARGIN / 60) * attempt + 5
+def stage_name(stage: spec.StageSpec) -> str:
+    """A stage as pages and messages call it, whatever its seed."""
+    return "/".join(name for name in (stage.model, stage.data, stage.recipe, stage.stage) if name != config.NO_NAME)
+
+
+def minutes(seconds: float, *, attempt: int = 1, most: int | None = None) -> int:
+    """A job's time limit: its forecast with a margin, once more for every attempt that failed, and no more than its partition's."""
+    asked = math.ceil(seconds * RUNTIME_MARGIN / 60) * attempt + 5
+    return asked if most is None else min(asked, most)
 
 
 def host_mb(memory: Memory, *, attempt: int = 1) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sftstudy.config import Training
 from sftstudy.gpus import Gpu
 from sftstudy.sizes import ModelSize
+from sftstudy.train.checkpoints import RESUME_EVERY_S
 
 MFU = 0.35
 """Share of the peak that training is assumed to use, until a run of the same model has a record."""
@@ -30,6 +31,8 @@ HOST_GB_PER_PROCESS = 4.0
 PCIE_BYTES_PER_S = 25e9
 HOST_MEMORY_BYTES_PER_S = 50e9
 DISK_BYTES_PER_S = 1e9
+NETWORK_BYTES_PER_S = 25e9
+"""Of a node to the others: one card of 200 Gbit/s."""
 DECODE_OVERHEAD_S = 0.03
 """Of a generated token beyond reading the weights once: launching kernels from Python."""
 
@@ -49,19 +52,25 @@ class Memory:
 
 
 def training_memory(
-    size: ModelSize, training: Training, *, num_gpus: int, longest: int, supervised_share: float = SUPERVISED_SHARE
+    size: ModelSize,
+    training: Training,
+    *,
+    num_gpus: int,
+    longest: int,
+    num_nodes: int = 1,
+    supervised_share: float = SUPERVISED_SHARE,
 ) -> Memory:
-    """Peak of training on `num_gpus` of one node. `longest` is the longest sample in tokens, which may exceed the token budget.
+    """Peak of training on `num_gpus` of each node. `longest` is the longest sample in tokens, which may exceed the token budget.
 
-    fp32 masters, gradients and moments are split over the GPUs with `sharding: full`, else whole on each. Copies that compute are
-    whole with `none`, and those of two layers and of the embeddings at a time with `full`. `cpu_offload` moves all but the copies
-    to the host.
+    fp32 masters, gradients and moments are split over the GPUs of all nodes with `sharding: full`, else whole on each. Copies
+    that compute are whole with `none`, and those of two layers and of the embeddings at a time with `full`. `cpu_offload` moves all
+    but the copies to the host.
     """
     compute = BF16 if training.precision == "bf16" else 4
     learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
     stored = size.num_parameters + (learning if training.lora else 0)
     states = MASTER * stored + (GRADIENT + MOMENTS[training.optimizer]) * learning
-    shares = num_gpus if training.sharding == "full" else 1
+    shares = num_gpus * num_nodes if training.sharding == "full" else 1
     root = size.num_parameters - size.num_layers * size.layer_parameters
     copies = compute * (2 * size.layer_parameters + root if training.sharding == "full" else size.num_parameters)
     in_flight = (compute + GRADIENT) * max(size.layer_parameters, root) * learning / size.num_parameters
@@ -69,7 +78,7 @@ def training_memory(
     activations = tokens * activation_bytes(size, compute=compute, recomputed=training.activation_checkpointing)
     logits = tokens * supervised_share * logit_bytes(size, compute=compute)
     on_gpu = (0 if training.cpu_offload else states / shares) + copies + in_flight + activations + logits
-    # every process reads the whole model before it is split, and the first gathers it to save
+    # of each node; every process reads the whole model before it is split, and the first gathers it to save
     on_host = MASTER * size.num_parameters * (num_gpus + 1) + (states / shares * num_gpus if training.cpu_offload else 0)
     return Memory(CUDA_GB + FRAGMENTATION * on_gpu / GB, HOST_GB_PER_PROCESS * num_gpus + on_host / GB)
 
@@ -104,25 +113,61 @@ def training_flops(size: ModelSize, training: Training, *, mean_length: float, s
 
 
 def training_rate(size: ModelSize, training: Training, *, gpu: Gpu, mean_length: float) -> float:
-    """Tokens per second of one GPU, as assumed before anything was measured. Offloading adds the way over the bus and back."""
+    """Tokens per second of one GPU's arithmetic, as assumed before anything was measured."""
     peak = gpu.bf16_flops * (1 if training.precision == "bf16" else FP32_SHARE)
-    seconds = training_flops(size, training, mean_length=mean_length) / (peak * MFU)
-    if training.cpu_offload:
-        learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
-        passes = 2 if training.sharding == "full" else 1  # copies that were dropped are fetched again for the backward pass
-        per_microbatch = (MASTER * size.num_parameters * passes + GRADIENT * learning) / PCIE_BYTES_PER_S
-        per_step = (MASTER + GRADIENT + MOMENTS[training.optimizer]) * 2 * learning / HOST_MEMORY_BYTES_PER_S
-        seconds += per_microbatch / training.max_tokens_per_microbatch
-        seconds += per_step / (training.effective_batch_size * mean_length)
-    return 1 / seconds
+    return peak * MFU / training_flops(size, training, mean_length=mean_length)
 
 
-def saving_seconds(size: ModelSize, training: Training, *, num_checkpoints: int, training_s: float) -> float:
-    """Checkpoints are written, and read to hash; resume state with each, and every ten minutes but for a twentieth of the time."""
+def offload_seconds(size: ModelSize, training: Training, *, num_gpus: int, num_nodes: int = 1, mean_length: float) -> float:
+    """What a token costs each of `num_gpus` a node beside arithmetic with `cpu_offload`, as if nothing were hidden behind that.
+
+    Per micro-batch a GPU fetches its share of the fp32 weights over the bus, with `sharding: full` once more for the backward pass,
+    and puts gradients back. Per step the host reads and writes the states of all of its GPUs.
+    """
+    if not training.cpu_offload:
+        return 0.0
+    learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
+    shares, passes = (num_gpus * num_nodes, 2) if training.sharding == "full" else (1, 1)
+    per_microbatch = (MASTER * size.num_parameters * passes + GRADIENT * learning) / shares / PCIE_BYTES_PER_S
+    per_step = (MASTER + GRADIENT + MOMENTS[training.optimizer]) * 2 * learning * num_gpus / shares / HOST_MEMORY_BYTES_PER_S
+    tokens = training.effective_batch_size * mean_length / (num_gpus * num_nodes)  # of a GPU in a step
+    return per_microbatch / training.max_tokens_per_microbatch + per_step / tokens
+
+
+def network_seconds(size: ModelSize, training: Training, *, num_gpus: int, num_nodes: int, mean_length: float) -> float:
+    """What a token costs each of `num_gpus` a node beside arithmetic, since weights and gradients cross the network between nodes.
+
+    As if nothing of it were hidden behind arithmetic. With `sharding: full` every micro-batch fetches the copies that compute,
+    forward and again backward, and sends fp32 gradients; with `none` gradients are summed once per step, there and back. A node
+    lacks (n - 1) / n of all that. Within a node it is part of MFU.
+    """
+    if num_nodes == 1:
+        return 0.0
     compute = BF16 if training.precision == "bf16" else 4
     learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
-    state_s = (MASTER + MOMENTS[training.optimizer]) * learning / DISK_BYTES_PER_S
-    num_states = num_checkpoints + training_s / max(600, 20 * state_s)
+    tokens = training.effective_batch_size * mean_length / (num_gpus * num_nodes)  # of a GPU in a step
+    if training.sharding == "full":
+        num_microbatches = max(1.0, tokens / training.max_tokens_per_microbatch)
+        sent = num_microbatches * (2 * compute * size.num_parameters + GRADIENT * learning)
+    else:
+        sent = 2 * GRADIENT * learning
+    return sent * (num_nodes - 1) / num_nodes / NETWORK_BYTES_PER_S / tokens
+
+
+def state_seconds(size: ModelSize, training: Training) -> float:
+    """Resume state is written: fp32 weights that learn, and their moments."""
+    learning = size.adapter_parameters(training.lora.rank) if training.lora else size.num_parameters
+    return (MASTER + MOMENTS[training.optimizer]) * learning / DISK_BYTES_PER_S
+
+
+def saving_seconds(size: ModelSize, training: Training, *, num_checkpoints: int, training_s: float, num_stops: int = 0) -> float:
+    """Checkpoints are written, and read to hash; resume state with each, at `num_stops` before the end, and every ten minutes.
+
+    The last takes a twentieth of the time at most.
+    """
+    compute = BF16 if training.precision == "bf16" else 4
+    state_s = state_seconds(size, training)
+    num_states = num_checkpoints + num_stops + training_s / max(RESUME_EVERY_S, 20 * state_s)
     return 2 * num_checkpoints * compute * size.num_parameters / DISK_BYTES_PER_S + num_states * state_s
 
 

@@ -1,29 +1,29 @@
-"""What the active studies will take, added up before anything runs: with all that is shared trained once, and without.
+"""What the active studies will take, added up before anything runs: with all that is shared trained once, and without; with what
+screens stop, and without.
 
 docs/planning.md does the same sums by hand.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from functools import cache
 from pathlib import Path
 
-from sftstudy import config, spec
+from sftstudy import limits, spec
 from sftstudy.config import Lora, Training
 from sftstudy.environment import Site
-from sftstudy.forecast import Forecast, Need
+from sftstudy.forecast import Forecast, Need, stage_name
 from sftstudy.gpus import GPUS
 from sftstudy.plan import Plan
+from sftstudy.screen import rung_name
 from sftstudy.study import Run
+from sftstudy.survival import shares, with_assumed_screens
 
 PLACES = {"1 x 24 GB": ("RTX 4090", 1), "1 x 80 GB": ("H100", 1), "8 x 80 GB": ("H100", 8)}
 """Where a recipe may fit: number and memory of the GPUs -> their kind, and how many of them."""
 ADAPTERS = Lora(rank=16, alpha=32, dropout=0.0, target_modules=None)
-RUNG, KEEP = 0.25, 0.5
-"""Of a screen that a study does not have: after this share of a run's first own stage, this share of its runs goes on."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Link:
 
     job: str
     hours: float
+    is_barrier: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,19 @@ class Outlook:
     nothing_shared: Work
     studies: dict[str, Work]
     left: Work
+    screened: Work
     stopped: Work
     too_large: list[str] = field(default_factory=list)
     chain: list[Link] = field(default_factory=list)
     fits: list[Fit] = field(default_factory=list)
+    starts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
 
 def outlook(plan: Plan, site: Site) -> Outlook:
     """Sums over the active studies on a site."""
     forecast = Forecast(plan, site)
     by_study = {name: _study_work(forecast, name) for name in plan.studies}
-    todo = [
-        (stage, plan.suites_of(stage)) for stage in plan.stages.values() if not (plan.records_of(stage) / "training.json").exists()
-    ]
     return Outlook(
         forecast=forecast,
         shared=replace(
@@ -105,31 +106,37 @@ def outlook(plan: Plan, site: Site) -> Outlook:
         no_reuse=sum(by_study.values(), Work()),
         nothing_shared=sum((_alone(forecast, name) for name in plan.studies), Work()),
         studies=by_study,
-        left=work(forecast, todo),
-        stopped=stopped_early(forecast),
+        left=left_to_do(forecast),
+        screened=expected(forecast),
+        stopped=expected(Forecast(with_assumed_screens(plan), site)),
         too_large=too_large(forecast),
         chain=longest_chain(forecast),
         fits=fits(forecast),
+        starts=limits.several_starts(forecast),
+        warnings=limits.warnings(forecast),
     )
 
 
 def work(forecast: Forecast, stages: Iterable[tuple[spec.StageSpec, list[str]]]) -> Work:
     """Training these stages and scoring each on its suites."""
-    total = Work()
-    for stage, suites in stages:
-        need = forecast.training(stage)
-        scoring = [_scoring(forecast, stage, suite) for suite in suites]
-        number = len(stage.checkpoints)
-        total += Work(
-            stages=1 if stage.training else 0,
-            checkpoints=len(stage.checkpoints) if stage.training else 0,
-            training_hours=need.gpu_hours if need else 0.0,
-            scoring_hours=sum(scoring),
-            judge_calls=sum(forecast.judge_calls(suite, num_checkpoints=number) for suite in suites),
-            judge_cost=sum(forecast.judge_cost(suite, num_checkpoints=number) for suite in suites),
-            unknown=frozenset() if forecast.size(stage.model) else frozenset({stage.model}),
-        )
-    return total
+    return sum((_stage_work(forecast, stage, suites) for stage, suites in stages), Work())
+
+
+def _stage_work(
+    forecast: Forecast, stage: spec.StageSpec, suites: list[str], shares: Mapping[float | None, float] | None = None
+) -> Work:
+    """Of a stage and its suites; with `shares`, only that of each of its jobs. What was stopped is not scored."""
+    jobs, number = forecast.jobs(stage), len(stage.checkpoints)
+    share = shares[None] if shares else 1.0
+    return Work(
+        stages=1 if stage.training else 0,
+        checkpoints=number if stage.training else 0,
+        training_hours=sum((shares[rung] if shares else 1.0) * need.gpu_hours for rung, need in jobs.items()),
+        scoring_hours=share * sum(_scoring(forecast, stage, suite) for suite in suites),
+        judge_calls=round(share * sum(forecast.judge_calls(suite, num_checkpoints=number) for suite in suites)),
+        judge_cost=share * sum(forecast.judge_cost(suite, num_checkpoints=number) for suite in suites),
+        unknown=frozenset() if forecast.size(stage.model) else frozenset({stage.model}),
+    )
 
 
 def _scoring(forecast: Forecast, stage: spec.StageSpec, suite: str) -> float:
@@ -156,40 +163,19 @@ def _alone(forecast: Forecast, name: str) -> Work:
     return replace(work(forecast, ((stage, plan.wanted_by([name], stage)) for stage in stages)), runs=len(plan.runs[name]))
 
 
-def stopped_early(forecast: Forecast) -> Work:
-    """What is left of the plan, on average, if every study stops weak runs early: as its screen says, or at RUNG all but KEEP.
-
-    Runs compete within a study, model and data. What several studies have goes on if one of them says so.
-    """
+def left_to_do(forecast: Forecast) -> Work:
+    """Of the stages that have no record yet, as if nothing were stopped."""
     plan = forecast.plan
-    shares: dict[Path, float] = {}
-    for name, runs in plan.runs.items():
-        first_share, later_share = expected_shares(plan.registry.studies[name])
-        sizes = Counter((run.model, run.data) for run in runs)
-        for run in runs:
-            own = [plan.records_of(stage) for stage in plan.stages_of(run) if stage.recipe == run.recipe]
-            competes = sizes[run.model, run.data] > 1
-            for folder, share in zip(own, [first_share, *[later_share] * len(own)], strict=False):
-                shares[folder] = max(shares.get(folder, 0.0), share if competes else 1.0)
-    total = Work()
-    for folder, stage in plan.stages.items():
-        whole, share = work(forecast, [(stage, plan.suites_of(stage))]), shares.get(folder, 1.0)
-        total += Work(
-            training_hours=share * whole.training_hours,
-            scoring_hours=share * whole.scoring_hours,
-            judge_calls=round(share * whole.judge_calls),
-            judge_cost=share * whole.judge_cost,
-        )
-    return total
+    todo = [stage for folder, stage in plan.stages.items() if not (folder / "training.json").exists()]
+    return work(forecast, ((stage, plan.suites_of(stage)) for stage in todo))
 
 
-def expected_shares(study: config.Study) -> tuple[float, float]:
-    """Shares of the first and of the later own stages of a study's runs that are trained, on average."""
-    screen = getattr(study, "screen", None)
-    rungs = [*(screen.rungs if screen else [RUNG]), 1.0]
-    keep = getattr(screen.rule, "keep", KEEP) if screen else KEEP
-    first = rungs[0] + sum(keep**number * (after - before) for number, (before, after) in enumerate(pairwise(rungs), start=1))
-    return first, keep ** (len(rungs) - 1)
+def expected(forecast: Forecast) -> Work:
+    """What the plan takes on average with its screens."""
+    plan = forecast.plan
+    shares_of = shares(plan)
+    found = (_stage_work(forecast, stage, plan.suites_of(stage), shares_of[folder]) for folder, stage in plan.stages.items())
+    return replace(sum(found, Work()), stages=0, checkpoints=0)
 
 
 def too_large(forecast: Forecast) -> list[str]:
@@ -211,29 +197,54 @@ def _all_runs(plan: Plan) -> list[Run]:
 
 
 def longest_chain(forecast: Forecast) -> list[Link]:
-    """Jobs that wait for one another and together take longest: nothing finishes sooner, however many GPUs there are."""
-    plan = forecast.plan
-    trained: dict[Path, list[Link]] = {}
+    """Jobs that wait for one another and together take longest: nothing finishes sooner, however many GPUs there are.
+
+    If nothing is stopped. A screen's decision waits for the slowest run of its study.
+    """
+    chains = _Chains(forecast)
     best: list[Link] = []
-    for folder, stage in sorted(plan.stages.items(), key=lambda item: _depth(plan, item[1])):
-        need = forecast.training(stage)
-        parent = plan.parent_of(stage)
-        before = [*trained[parent], _slowest_suite(forecast, plan.stages[parent], selects=True)] if parent else []
-        trained[folder] = [*before, Link(f"train {_name(stage)}", need.seconds / 3600)] if need else before
-        chain = [*trained[folder], _slowest_suite(forecast, stage, selects=False)]
-        if hours(chain) > hours(best):
-            best = chain
-    return [link for link in best if link.hours]
+    for folder, stage in forecast.plan.stages.items():
+        best = max(best, [*chains.to(folder, None), _slowest_suite(forecast, stage, selects=False)], key=hours)
+    return [link for link in best if link.hours or link.is_barrier]
+
+
+class _Chains:
+    """The longest chain up to each job and each decision of a plan. Stages go by their folders."""
+
+    def __init__(self, forecast: Forecast) -> None:
+        self.forecast, self.plan = forecast, forecast.plan
+
+    @cache
+    def to(self, folder: Path, rung: float | None) -> list[Link]:
+        """Up to the end of the job that trains a stage to a rung, or to its end."""
+        if rung and not self.plan.screens.may_stop(folder):
+            return self.to(folder, None)  # read off
+        stage = self.plan.stages[folder]
+        need = self.forecast.training(stage, rung=rung)
+        what = f"train {stage_name(stage)}" + (f" to {rung_name(rung)}" if rung else "")
+        return [*self._before(folder, rung), *([Link(what, need.seconds / 3600)] if need else [])]
+
+    def _before(self, folder: Path, rung: float | None) -> list[Link]:
+        screens = self.plan.screens
+        before = screens.before(folder, rung) if screens.may_stop(folder) else None
+        if before:
+            decided = [self.decided(study, last) for study, last in screens.decided(folder, before).items() if last]
+            return max([self.to(folder, before), *decided], key=hours)
+        parent = self.plan.parent_of(self.plan.stages[folder])
+        if parent is None:
+            return []
+        return [*self.to(parent, None), _slowest_suite(self.forecast, self.plan.stages[parent], selects=True)]
+
+    @cache
+    def decided(self, study: str, rung: float) -> list[Link]:
+        """Up to a study's decision, which waits for all of its runs."""
+        slowest = max((self.to(folder, rung) for folder in self.plan.screens.folders[study]), key=hours)
+        return [*slowest, Link(f"{study} decides at {rung_name(rung)}", 0.0, is_barrier=True)]
 
 
 def hours(chain: list[Link]) -> float:
     """How long a chain takes."""
     return sum(link.hours for link in chain)
-
-
-def _depth(plan: Plan, stage: spec.StageSpec) -> int:
-    parent = plan.parent_of(stage)
-    return 0 if parent is None else 1 + _depth(plan, plan.stages[parent])
 
 
 def _slowest_suite(forecast: Forecast, stage: spec.StageSpec, *, selects: bool) -> Link:
@@ -247,12 +258,8 @@ def _slowest_suite(forecast: Forecast, stage: spec.StageSpec, *, selects: bool) 
             need = forecast.scoring(stage, suite, num_checkpoints=len(ckpts))
             if need:
                 seconds = need.seconds + forecast.judging(suite, num_checkpoints=len(ckpts)).seconds
-                links.append(Link(f"score {_name(stage)} on {suite}, {part}", seconds / 3600))
+                links.append(Link(f"score {stage_name(stage)} on {suite}, {part}", seconds / 3600))
     return max(links, key=lambda link: link.hours)
-
-
-def _name(stage: spec.StageSpec) -> str:
-    return "/".join(name for name in (stage.model, stage.data, stage.recipe, stage.stage) if name != config.NO_NAME)
 
 
 # --- does it fit -----------------------------------------------------------------------------------------------------
@@ -295,7 +302,8 @@ def _alike(training: Training) -> tuple[object, ...]:
 
 def _at(forecast: Forecast, stages: list[spec.StageSpec], change: dict[str, object], gpu: str, number: int) -> Need:
     """Need of training all stages, one after the other, in a place."""
-    place = Forecast(forecast.plan, replace(forecast.site, gpu=GPUS[gpu], gpus_per_node=number, gpus_per_stage=number))
+    one_node = Site(GPUS[gpu], gpus_per_node=number, gpus_per_stage=number)  # that no partition limits
+    place = Forecast(forecast.plan, one_node)
     total: Need | None = None
     for stage in stages:
         need = _best(place, stage, change)

@@ -21,10 +21,10 @@ from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
 from sftstudy.race import item_weights, looks, race, random_order
 from sftstudy.records import CheckpointScores, ItemSelectionRecord, Mean, PairedVerdict, Racing, provenance
-from sftstudy.select import Candidate, choose, errors_to_best, in_first_half, natural
+from sftstudy.select import Candidate, choose, errors_to_best, natural
 from sftstudy.spec import digest
 from sftstudy.stats import Array, Average, ItemScores
-from sftstudy.stats.peaks import optimism
+from sftstudy.stats.peaks import in_first_half, optimism
 
 ALPHA = 0.05
 COLUMNS = ("ckpt", "task", "item", "correct")

@@ -296,6 +296,23 @@ class Plan:
         always = {self.records_of(self._own_stages(run)[0]): self._always_kept_by(run) for run in sorted(runs)}
         return Screens(specs, always, self.layout)
 
+    def steps_of(self, stage: spec.StageSpec, rung: float | None) -> range:
+        """Updates, counted from 0, that the job of a stage does up to a rung, or with None to its end.
+
+        A stage that may be stopped goes on from the rung before. One that may not is trained at once: its rungs are read off.
+        """
+        folder = self.records_of(stage)
+        if not self.screens.may_stop(folder):
+            return range(0 if rung else stage.num_steps)
+        before = self.screens.before(folder, rung)
+        first, last = (rung_step(share, num_steps=stage.num_steps) if share else 0 for share in (before, rung))
+        return range(first, last if rung else stage.num_steps)
+
+    def rungs_of(self, stage: spec.StageSpec) -> list[float | None]:
+        """The jobs that train a stage one after the other: up to each rung at which it waits, and None, to its end."""
+        folder = self.records_of(stage)
+        return [*(self.screens.rungs[folder] if self.screens.may_stop(folder) else []), None]
+
     def _screen_spec(self, name: str, screen: config.Screen) -> spec.ScreenSpec:
         stages = []
         for run in self.runs[name]:

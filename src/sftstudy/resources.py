@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+from sftstudy import limits
 from sftstudy.environment import Site
 from sftstudy.forecast import Forecast, Need, host_mb, minutes
 from sftstudy.needs import Memory
@@ -16,13 +18,15 @@ from sftstudy.spec import StageSpec
 
 PUBLISHING = Need(0, Memory(0.0, 4.0), 0.0)
 """Of a job that only writes its records again: no GPU."""
+PRETRAINING = Need(1, Memory(0.0, 6.0), 2200.0)
+"""Of the small models that a study makes itself."""
 UNKNOWN = {"train_stage": Need(1, Memory(0.0, 50.0), 8 * 3600), "score": Need(1, Memory(0.0, 25.0), 2 * 3600)}
 """Of models whose size is not known before they are here."""
 
 KEYS = {
-    "train_stage": ("mem_mb", "runtime", "processes", "device"),
-    "train_rung": ("mem_mb", "runtime", "processes", "device"),
-    "pretrain_model": (),
+    "train_stage": ("mem_mb", "runtime", "nodes", "processes", "device"),
+    "train_rung": ("mem_mb", "runtime", "nodes", "processes", "device"),
+    "pretrain_model": ("mem_mb", "runtime"),
     "score_harness": ("mem_mb", "runtime"),
     "answer_mt_bench": ("mem_mb", "runtime"),
     "judge_mt_bench": ("mem_mb", "runtime"),
@@ -33,10 +37,21 @@ ON_CLUSTER, ON_WORKSTATION = ("gres", "slurm_partition", "cpus_per_gpu"), ("gpu"
 
 
 class JobResources:
-    """Resources of the rules in KEYS. A resource whose value is None is not asked for."""
+    """Resources of the rules in KEYS. A resource whose value is None is not asked for.
 
-    def __init__(self, plan: Plan, site: Site | None) -> None:
+    `overrides` are those of `--set-resources`, rule -> resource -> Snakemake's value: what each of the nodes needs follows from
+    their number, unless that is an expression.
+    """
+
+    def __init__(self, plan: Plan, site: Site | None, *, overrides: Mapping[str, Any] = MappingProxyType({})) -> None:
         self.forecast = Forecast(plan, site) if site else None
+        asked = {rule: resources["nodes"] for rule, resources in overrides.items() if "nodes" in resources}
+        self.nodes = {rule: number.value for rule, number in asked.items() if not number.is_evaluable()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What cannot go well within the site's time limits."""
+        return limits.warnings(self.forecast) if self.forecast else []
 
     def of(self, rule: str) -> dict[str, Callable[[Any, Any, int], Any]]:
         """Resource -> function of a job's wildcards, input and attempt, for the `resources:` of a rule."""
@@ -61,7 +76,8 @@ class JobResources:
         need = PUBLISHING if stopped else self._need(rule, wildcards, attempt)
         return {
             "mem_mb": host_mb(need.memory, attempt=attempt),
-            "runtime": minutes(need.seconds, attempt=attempt),
+            "runtime": minutes(need.seconds, attempt=attempt, most=site.max_runtime(need.num_gpus)),
+            "nodes": need.num_nodes,
             "gres": f"gpu:{need.num_gpus}" if need.num_gpus else None,
             "gpu": need.num_gpus or None,
             "slurm_partition": site.gpu_partition if need.num_gpus else site.cpu_partition,
@@ -100,12 +116,13 @@ class JobResources:
         assert self.forecast is not None, "`of` gave no functions"
         forecast, plan = self.forecast, self.forecast.plan
         if rule == "pretrain_model":
-            return UNKNOWN["train_stage"]
+            return PRETRAINING
         stage = self._stage(wildcards)
         if rule in ("train_rung", "train_stage"):
-            if attempt == 1 and forecast.is_finished(stage):
+            rung = float(wildcards["rung"]) if rule == "train_rung" else None
+            if attempt == 1 and (forecast.is_finished(stage) or not plan.steps_of(stage, rung)):
                 return PUBLISHING
-            return forecast.training(stage, attempt=attempt) or UNKNOWN["train_stage"]
+            return forecast.training(stage, rung=rung, attempt=attempt, num_nodes=self.nodes.get(rule)) or UNKNOWN["train_stage"]
         suite = wildcards["suite"]
         num_checkpoints = len(plan.parts(stage, suite)[wildcards["part"]])
         if rule == "judge_mt_bench":

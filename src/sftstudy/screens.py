@@ -127,8 +127,8 @@ def decide_screen(spec: ScreenSpec, rung: str, *, layout: Layout) -> DecisionRec
     members: dict[str, list[Signals]] = {}
     for stage in spec.stages:
         if found := shown.get(_key(stage)):
-            members.setdefault(_competitor(spec, stage), []).append(found[1])
-    groups = {_competitor(spec, stage): tuple(stage.group) for stage in spec.stages}
+            members.setdefault(competitor(spec, stage), []).append(found[1])
+    groups = {competitor(spec, stage): tuple(stage.group) for stage in spec.stages}
     means = {name: joined(found) for name, found in members.items()}
     verdicts = rules.decide([Candidate(name, groups[name], found) for name, found in means.items()], spec.screen.rule)
     stopped = [name for name, verdict in verdicts.items() if verdict.call == "stop"]
@@ -136,7 +136,7 @@ def decide_screen(spec: ScreenSpec, rung: str, *, layout: Layout) -> DecisionRec
     audited = rules.audited(stopped, share=audit.share, seed=audit.seed) if audit else []
     rulings = {}
     for stage in spec.stages:
-        name = _competitor(spec, stage)
+        name = competitor(spec, stage)
         if call := out.get(_key(stage)):
             rulings[_key(stage)] = Ruling(call=call, competitor=name, group=stage.group)
         else:
@@ -178,7 +178,7 @@ def _out_before(spec: ScreenSpec, rung: str, layout: Layout) -> dict[str, Litera
     return {key: "audit" if ruling.call == "audit" else "out" for key, ruling in decision.rulings.items() if ruling.call != "go"}
 
 
-def _competitor(spec: ScreenSpec, stage: ScreenedStage) -> str:
+def competitor(spec: ScreenSpec, stage: ScreenedStage) -> str:
     """The seeds of a recipe have one name if they go on or stop together."""
     name = f"{stage.model}/{stage.data}/{stage.recipe}"
     return name if spec.screen.seeds == "together" else f"{name}/seed{stage.seed}"

@@ -8,7 +8,6 @@ rule, would be several times larger and take a checkpoint that is plainly worse.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from sftstudy.spec import (
     spec_hash,
 )
 from sftstudy.stats import Average, ItemScores, Unit
-from sftstudy.stats.peaks import optimism
+from sftstudy.stats.peaks import in_first_half, optimism
 from sftstudy.tables.aggregate import join_items
 from sftstudy.tables.collect import read_items
 
@@ -85,11 +84,6 @@ def errors_to_best(best: str, arms: Mapping[str, ItemScores], *, unit: Unit, ave
     """Checkpoint -> standard error, over items, of its difference to the best; zero for the best, and if there is a single item."""
     found = {ckpt: stats.paired_difference(arms[best], arm, unit=unit, average=average) for ckpt, arm in arms.items()}
     return {ckpt: 0.0 if ckpt == best or difference is None else difference.error for ckpt, difference in found.items()}
-
-
-def in_first_half(item: str) -> bool:
-    """Whether an item belongs to the half that a selection may look at, by the hash of its name: about as many do as do not."""
-    return hashlib.sha256(f"half\t{item}".encode()).digest()[0] % 2 == 0
 
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -17,6 +17,7 @@ from sftstudy.config import (
     Study,
     Suite,
     Training,
+    TwoArms,
 )
 from sftstudy.errors import StudyError
 from sftstudy.registry import Registry, known
@@ -57,7 +58,7 @@ def runs_of(name: str, registry: Registry) -> list[Run]:
         known(benchmark, registry.benchmarks, what="benchmark", where=f"{where}: benchmarks.{number}")
     recipes = {run.recipe for run in runs}
     _check_outputs(study, registry, where=where, recipes=recipes)
-    _check_claims(study, registry, where=where, recipes=recipes)
+    _check_claims(study, registry, where=where, runs=runs)
     _check_looks(study, where=where)
     return sorted(runs)
 
@@ -105,7 +106,8 @@ def quoted_numbers(study: Study) -> list[str]:
     return sorted({name for table in study.tables.values() if table.kind == "published" for name in table.quoted})
 
 
-def _check_claims(study: Study, registry: Registry, *, where: str, recipes: set[str]) -> None:
+def _check_claims(study: Study, registry: Registry, *, where: str, runs: set[Run]) -> None:
+    recipes = {run.recipe for run in runs}
     for name, claim in study.claims.items():
         at = f"{where}: claims.{name}"
         if isinstance(claim, RobustnessClaim):
@@ -119,8 +121,27 @@ def _check_claims(study: Study, registry: Registry, *, where: str, recipes: set[
             cells = expand_recipe(recipe, registry) if isinstance(claim, SignalClaim) else [recipe]
             for cell in cells:
                 known(cell, recipes, what="recipe of this study", where=at)
+        _check_pairs(claim, registry, at=at, runs=runs)
         if isinstance(claim, SignalClaim) and claim.within:
             known(claim.within, Training.model_fields, what="training key", where=f"{at}.within")
+
+
+def _check_pairs(claim: TwoArms | SignalClaim, registry: Registry, *, at: str, runs: set[Run]) -> None:
+    """A claim is about at least one pair of model and data, and knows its arms there."""
+    pairs: dict[tuple[str, str], set[str]] = {}
+    for run in sorted(runs):
+        pairs.setdefault((run.model, run.data), set()).add(run.recipe)
+    if isinstance(claim, SignalClaim):
+        ranked = {cell for recipe in claim.recipes for cell in expand_recipe(recipe, registry)}
+        if not any(len(ranked & recipes) > 1 for recipes in pairs.values()):
+            raise StudyError(f"{at}: recipes: no model and data set has two of them; there is nothing to rank")
+        return
+    try:
+        found = [claim.arms_among(recipes) for recipes in pairs.values()]
+    except ValueError as error:
+        raise StudyError(f"{at}: {error}; name one of them") from None
+    if not any(found):
+        raise StudyError(f"{at}: no model and data set has both arms; run both on one")
 
 
 def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:

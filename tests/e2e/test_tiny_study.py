@@ -68,7 +68,8 @@ def without_torch(folder: Path, checkout: Path) -> dict[str, str]:
 def test_every_table_and_figure_is_there_and_nothing_is_missing(study: Path) -> None:
     names = {Path(name).name for name in products(study)}
     for table in ("batch-size-by-learning-rate", "lab-against-tulu", "stacked-against-phased", "warm-up", "schedule"):
-        assert {f"{table}.csv", f"{table}.md", f"{table}.tex"} <= names
+        assert {f"{table}.{end}" for end in ("csv", "md", "tex", "html", "pedigree.json")} <= names
+    assert {"numbers.json", "numbers.tex"} <= names
     for figure in ("dynamics", "scores"):
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
     assert len((study / "results/studies/tiny/summary.txt").read_text().splitlines()) == 5
@@ -198,8 +199,8 @@ def test_a_changed_learning_rate_replans_that_recipe_and_no_other(restored: Path
     of_runs = {wildcards for _, wildcards in jobs if "recipe=" in wildcards}
     assert all("recipe=tiny-tulu-stacked" in wildcards for wildcards in of_runs)
     assert {rule for rule, wildcards in jobs if "recipe=" not in wildcards} <= {
-        "write_spec", "collect_scores", "render_table", "render_figure", "check_claims", "write_guide", "replay_screen",
-        "summarize_study", "write_report", "write_index", "all",
+        "write_spec", "collect_scores", "render_table", "write_numbers", "render_figure", "check_claims", "write_guide",
+        "replay_screen", "summarize_study", "write_report", "write_index", "all",
     }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from checkouts import ROOT, variables
@@ -54,6 +55,39 @@ def test_after_a_kill_it_says_what_to_type(tmp_path: Path) -> None:
 
 def test_jobs_are_known_by_the_profiles_prefix() -> None:
     assert yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())["slurm-jobname-prefix"] == JOB_PREFIX
+
+
+def test_limits_that_differ_from_the_sites_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sinfo = tmp_path / "bin" / "sinfo"
+    sinfo.parent.mkdir()
+    sinfo.write_text(
+        "#!/bin/sh\n[ \"$*\" = '--noheader --format %P %l' ] && printf 'cpu* 2:00:00\\ngpu 1-00:00:00\\nlong infinite\\n'\n"
+    )
+    (sinfo.parent / "squeue").write_text("#!/bin/sh\n")
+    for program in sinfo.parent.iterdir():
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sinfo.parent}:{os.environ['PATH']}")
+    layout = Layout(tmp_path / "results", tmp_path / "scratch")
+
+    def said(**site: str) -> list[str]:
+        with monkeypatch.context() as changed:
+            for name in ("GPU_PARTITION", "CPU_PARTITION", "GPU_MAX_RUNTIME", "CPU_MAX_RUNTIME"):
+                changed.delenv(f"STUDY_{name}", raising=False)
+            for name, value in site.items():
+                changed.setenv(f"STUDY_{name}", value)
+            return [f"{finding.what}; {finding.remedy}" for finding in examine(tmp_path, layout)]
+
+    assert said() == []
+    assert said(CPU_PARTITION="cpu", CPU_MAX_RUNTIME="120", GPU_PARTITION="gpu", GPU_MAX_RUNTIME="600") == []
+    assert said(CPU_PARTITION="long", GPU_PARTITION="gpu") == [
+        "STUDY_GPU_MAX_RUNTIME is not set, and partition gpu takes no job of more than 1440 minutes; "
+        "`export STUDY_GPU_MAX_RUNTIME=1440` in site.env"
+    ]
+    (found,) = said(CPU_PARTITION="cpu", CPU_MAX_RUNTIME="240")
+    assert found.startswith("STUDY_CPU_MAX_RUNTIME is 240, and partition cpu takes no job of more than 120 minutes")
+    assert said(GPU_PARTITION="gone") == [
+        "STUDY_GPU_PARTITION: SLURM has no partition gone; name one of cpu, gpu, long in site.env"
+    ]
 
 
 def test_leases_are_told_from_those_that_were_left(tmp_path: Path) -> None:

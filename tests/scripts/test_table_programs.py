@@ -37,7 +37,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_records_to_table_figure_claims_and_summary(folder: Path) -> None:
-    calls = ["collect_scores", "render_table arms", "render_figure scores", "check_claims", "write_guide", "summarize_study"]
+    calls = [
+        "collect_scores", "render_table arms", "write_numbers", "render_figure scores", "check_claims", "write_guide",
+        "summarize_study",
+    ]  # fmt: skip
     for name, *arguments in map(str.split, [*calls, "write_report"]):
         done = program(folder, name, STUDY, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
@@ -45,8 +48,8 @@ def test_records_to_table_figure_claims_and_summary(folder: Path) -> None:
     made = sorted(path.relative_to(study).as_posix() for path in study.rglob("*") if path.is_file())
     assert made == [
         "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "guide.html", "guide.json",
-        "report.html", "spec.yaml", "summary.txt",
-        "tables/arms.csv", "tables/arms.md", "tables/arms.tex",
+        "numbers/numbers.json", "numbers/numbers.tex", "report.html", "spec.yaml", "summary.txt",
+        "tables/arms.csv", "tables/arms.html", "tables/arms.md", "tables/arms.pedigree.json", "tables/arms.tex",
     ]  # fmt: skip
 
 

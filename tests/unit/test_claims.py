@@ -122,13 +122,34 @@ def test_equal_budgets_take_the_latest_checkpoint_that_both_can_pay(tree: Tree) 
                 tokens_per_s=1,
             )
             line.write_text((one.model_dump_json() + "\n") * steps)
-    details = check(tree, one=arms("direction", "a", "b")).claims[0].cells[0].details
+    (cell,) = check(tree, one=arms("direction", "a", "b")).claims[0].cells
+    details = cell.details
+    assert (cell.spent["steps"], cell.spent["gpu_hours"], cell.spent["samples_seen"]) == ((3, 12), (3, 12), (30, 30))
+    page = tree.layout.study_folder("toy") / "claims.html"
+    assert "nequal budgets" not in page.read_text()  # other numbers of steps for the same samples
     assert details["steps"].note == "no checkpoint within it"  # three steps do not pay for b's first checkpoint at four
     assert details["samples_seen"].value == details["last"].value
+    for seed in (1, 2):
+        training = tree.layout.stage_results("m", "d", "b", seed, "01-stacked") / "training.json"
+        training.write_text(training.read_text().replace('"samples_seen": 30', '"samples_seen": 40'))
+    check(tree, one=arms("direction", "a", "b"))
+    assert "<details open><summary>Unequal budgets; the same at" in page.read_text()
+
+
+def test_one_seed_per_arm_is_said_to_say_nothing_about_others(tree: Tree) -> None:
+    page = tree.layout.study_folder("toy") / "claims.html"
+    check(tree, open=arms("equivalence", "a", "c", margin=0.001))
+    assert "one seed per arm" not in page.read_text()
+    tree.stages = [stage for stage in tree.stages if stage.seed != 2]
+    (cell,) = check(tree, open=arms("equivalence", "a", "c", margin=0.001)).claims[0].cells
+    assert (cell.num_runs, cell.needed_seeds, cell.verdict) == (2, None, "not enough power")
+    assert "There is one seed per arm, so intervals are over items only" in page.read_text()
+    assert "how many seeds, two per arm would tell" in page.read_text()
 
 
 def test_no_runs_are_no_verdict(tree: Tree) -> None:
-    tree.stages = [stage for stage in tree.stages if stage.recipe != "b"]
+    for seed in (1, 2):
+        (tree.layout.stage_results("m", "d", "b", seed, "01-stacked") / "scores" / "exams" / "all.json").unlink()
     (cell,) = check(tree, gone=arms("direction", "a", "b")).claims[0].cells
     assert (cell.verdict, cell.effect.value, cell.p_holds) == ("not enough power", None, None)
     assert "no complete runs" in cell.effect.note
@@ -193,12 +214,31 @@ def test_robustness_is_over_pairs(tree: Tree) -> None:
     assert [claim.verdict for claim in record.claims] == ["holds", "holds"]
     (overall,) = record.claims[0].pooled
     assert (overall.num_runs, overall.effect.value) == (3, pytest.approx(0.3, abs=0.05))
+    forest = (tree.layout.study_folder("toy") / "claims.html").read_text().split('<section id="robust">')[1]
+    assert [forest.count(f'<th scope="row">{place}</th>') for place in ("m, d", "m, e", "m, f", "pooled over 3 pairs")] == [1] * 4
+    assert forest.count("<polygon") == 1
+    assert "between pairs: standard deviation" in forest
     for seed in (1, 2):
         for recipe, share in (("a", 0.3), ("b", 0.7)):
             tree.stage(recipe, {"ckpt01": (30, 30, items(share, seed))}, seed=seed, pair=("m", "g"))
     assert [claim.verdict for claim in check(tree, better=arms("direction", "a", "b"), robust=robust).claims] == [
         "does not hold"
     ] * 2
+
+
+def test_an_arm_may_go_by_another_name_on_another_model(tree: Tree) -> None:
+    tree.base(items(0.3), model="n")
+    for recipe, share in (("big-a", 0.7), ("big-b", 0.4)):
+        for seed in (1, 2):
+            tree.stage(recipe, {"ckpt01": (30, 30, items(share, seed))}, seed=seed, pair=("n", "d"))
+    named = arms("direction", "a", "b") | {"first": ["a", "big-a"], "second": ["b", "big-b"]}
+    sooner = {"kind": "efficiency", "first": "big-a", "second": "big-b", "benchmarks": ["exam"]}
+    better, alone = check(tree, better=named, alone=sooner).claims
+    assert [(cell.model, cell.arms) for cell in better.cells] == [("m", ("a", "b")), ("n", ("big-a", "big-b"))]
+    assert better.verdict == "holds"
+    assert [cell.model for cell in alone.cells] == ["n"]  # what lacks an arm is left out
+    page = (tree.layout.study_folder("toy") / "claims.html").read_text()
+    assert "First: <code>a</code> or <code>big-a</code>" in page
 
 
 def cell(p_holds: float, p_fails: float, effect: float = 0.1) -> Measured:
@@ -220,7 +260,10 @@ def test_a_conjunction_needs_no_correction_and_a_refutation_does() -> None:
 
 def test_pooling_takes_two_effects() -> None:
     assert pooled([cell(0.1, 1)]) == []
-    assert pooled([cell(0.1, 1), cell(0.1, 1, effect=0.2)])[0].effect.value == pytest.approx(0.15)
+    (found,) = pooled([cell(0.1, 1), cell(0.1, 1, effect=0.2)])
+    assert found.effect.value == pytest.approx(0.15)
+    assert found.needed_pairs is not None
+    assert found.needed_pairs > 2
 
 
 class _Outside(HTMLParser):

@@ -1,18 +1,22 @@
 """Needs of planned jobs: how many GPUs, what an attempt that failed changes, and records in place of assumptions."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sftstudy import spec
+from sftstudy import needs, spec
+from sftstudy.config import Training
 from sftstudy.environment import Site
 from sftstudy.errors import StudyError
-from sftstudy.forecast import Forecast, host_mb, minutes
+from sftstudy.forecast import START_S, Forecast, Need, host_mb, minutes
 from sftstudy.gpus import GPUS
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.records import TrainingRecord, provenance, write_record
+from sftstudy.sizes import ModelSize
 
 CONFIG = Path(__file__).parents[2] / "config"
 SIZE = "{hidden_size: 4096, intermediate_size: 11008, num_hidden_layers: 32, num_attention_heads: 32, vocab_size: 32000}"
@@ -22,8 +26,16 @@ TRAINING = (
 )
 
 
-def forecast(root: Path, *, site: Site | None = None, size: str = f"size: {SIZE}", **training: str) -> Forecast:
-    """Of a study of one stacked run of a 7B model on 3264 samples of 100 tokens, 10 epochs."""
+SCREEN = "screen: {benchmark: tiny-mmlu, rungs: [0.1, 0.25], rule: {kind: paper}}\n"
+
+
+def forecast(
+    root: Path, *, site: Site | None = None, size: str = f"size: {SIZE}", study: str = "", other: str = "", **training: str
+) -> Forecast:
+    """Of a study of one stacked run of a 7B model on 3264 samples of 100 tokens, 10 epochs.
+
+    `study` is added to its file; `other` are keys of a second data set, of as many samples, on which the run is trained as well.
+    """
     overlay = root / "overlay"
     (overlay / "studies").mkdir(parents=True, exist_ok=True)
     settings = "".join(f", {key}: {value}" for key, value in training.items())
@@ -34,10 +46,12 @@ def forecast(root: Path, *, site: Site | None = None, size: str = f"size: {SIZE}
     files = {
         "config.yaml": "studies: [own]",
         "models.yaml": f"big: {{source: hub, id: a/b, revision: main, {size}}}",
-        "data.yaml": f"chats:\n  max_length: 2048\n  phases:\n{phases}",
+        "data.yaml": f"chats:\n  max_length: 2048\n  phases:\n{phases}"
+        + (f"other:\n  max_length: 2048\n  phases:\n{phases.replace('tokens_per_sample: 100', other)}" if other else ""),
         "recipes.yaml": f"recipes: {{own: {{strategy: stacked, training: {TRAINING}{settings}}}}}}}",
         "studies/own.yaml": (
-            "question: q\nruns: [{model: [big], data: [chats], recipe: [own], seed: [1]}]\nbenchmarks: [tiny-mmlu, tiny-mt-bench]\n"
+            f"question: q\nruns: [{{model: [big], data: [chats{', other' if other else ''}], recipe: [own], seed: [1]}}]\n"
+            f"benchmarks: [tiny-mmlu, tiny-mt-bench]\n{study}"
         ),
     }
     for name, text in files.items():
@@ -47,9 +61,22 @@ def forecast(root: Path, *, site: Site | None = None, size: str = f"size: {SIZE}
     return Forecast(plan, site or Site(GPUS["H100"]))
 
 
-def trained(made: Forecast) -> spec.StageSpec:
-    (stage,) = (stage for stage in made.plan.stages.values() if stage.training)
+def trained(made: Forecast, data: str = "chats") -> spec.StageSpec:
+    (stage,) = (stage for stage in made.plan.stages.values() if stage.training and stage.data == data)
     return stage
+
+
+def need_of(made: Forecast, data: str = "chats", **settings: Any) -> Need:
+    need = made.training(trained(made, data), **settings)
+    assert need is not None
+    return need
+
+
+def measure(made: Forecast, path: str = "training.json", data: str = "chats", **changes: Any) -> None:
+    """Leave a record of the stage on an H100, under its folder."""
+    stage = trained(made, data)
+    record_ = record(stage, **{"device": "NVIDIA H100 80GB HBM3", "tokens_per_s": 200.0} | changes)
+    write_record(made.plan.records_of(stage) / path, record_)
 
 
 def num_gpus(made: Forecast, *, attempt: int = 1) -> tuple[int, bool]:
@@ -97,6 +124,105 @@ def test_hours_are_tokens_over_the_assumed_rate_until_one_was_measured(tmp_path:
     assert measured.seconds > 5 * assumed.seconds
 
 
+def test_a_pace_holds_for_attempts_rungs_nodes_and_other_data(tmp_path: Path) -> None:
+    sharded = {"sharding": "full", "study": SCREEN, "other": "tokens_per_sample: 400"}
+    plain = forecast(tmp_path, **sharded)
+    assumed = {data: need_of(plain, data).seconds for data in ("chats", "other")}
+    measure(plain, num_processes=2)
+    made = forecast(tmp_path, **sharded)
+
+    def work_s(data: str = "chats", **settings: Any) -> float:
+        """GPU-seconds a token, of a job's whole time but its start; saving is little of it."""
+        stage, need = trained(made, data), need_of(made, data, **settings)
+        steps = made.plan.steps_of(stage, settings.get("rung"))
+        num_tokens = made.num_tokens(stage) * len(steps) / stage.num_steps
+        return (need.seconds - START_S) * need.num_gpus * need.num_nodes / num_tokens
+
+    assert work_s() == pytest.approx(2 / 200, rel=0.1)
+    assert work_s(rung=0.1) == pytest.approx(work_s(), rel=0.2)
+    for attempt in (2, 3):  # on more GPUs, each as fast
+        assert need_of(made, attempt=attempt).num_gpus > need_of(made).num_gpus
+        assert work_s(attempt=attempt) == pytest.approx(2 / 200, rel=0.3)
+    # of other data the FLOPs are corrected for the length of samples, and no more
+    assert made.is_measured(trained(made, "other"))
+    assert work_s("other") == pytest.approx(2 / 200, rel=0.1)
+    assert need_of(made, "other").seconds > 5 * assumed["other"] > assumed["chats"]
+    # two nodes add what crosses the network
+    assert work_s(num_nodes=2) > work_s()
+    measure(plain, num_processes=16, num_nodes=2, tokens_per_s=16 * 50.0)
+    made = forecast(tmp_path, **sharded)
+    assert work_s(num_nodes=2) == pytest.approx(1 / 50, rel=0.2)
+    assert work_s() == pytest.approx(1 / 50, rel=0.2)  # no better is known
+    assert work_s(num_nodes=3) > work_s(num_nodes=2)
+
+
+def test_what_a_stage_showed_at_a_rung_counts_for_it_at_once_and_for_others(tmp_path: Path) -> None:
+    made = forecast(tmp_path, sharding="full", study=SCREEN, other="tokens_per_sample: 100")
+    before = {data: need_of(made, data).seconds for data in ("chats", "other")}
+    measure(made, "rungs/0.1/training.json", status="at rung 0.1")
+    assert need_of(made).seconds > 5 * before["chats"]  # read anew
+    assert need_of(made, "other").seconds == before["other"]  # when Snakemake starts again
+    again = forecast(tmp_path, sharding="full", study=SCREEN, other="tokens_per_sample: 100")
+    assert need_of(again, "other").seconds > 5 * before["other"]
+    measure(made, "rungs/0.25/training.json", status="at rung 0.25", tokens_per_s=400.0)
+    assert need_of(made).seconds == pytest.approx(need_of(again, "other").seconds / 2, rel=0.1)
+    measure(made, status="stopped at rung 0.1", num_steps=0, tokens_per_s=1.0)  # behind a stage that was stopped: nothing measured
+    assert need_of(forecast(tmp_path, sharding="full", study=SCREEN)).seconds < 2 * need_of(made).seconds
+
+
+def test_jobs_train_from_rung_to_rung(tmp_path: Path) -> None:
+    made, whole = (forecast(tmp_path / name, sharding="full", study=study) for name, study in (("made", SCREEN), ("whole", "")))
+    stage = trained(made)
+    assert stage.num_steps == 510
+    assert [made.plan.steps_of(stage, rung) for rung in made.plan.rungs_of(stage)] == [range(51), range(51, 128), range(128, 510)]
+    jobs = made.jobs(stage)
+    assert list(jobs) == [0.1, 0.25, None]
+    saved_s = sum(need.seconds - START_S for need in jobs.values()) - (need_of(whole).seconds - START_S)
+    assert saved_s == pytest.approx(2 * needs.state_seconds(size_of_7b(made), settings_of(stage)))  # state is saved at each rung
+    work = {rung: need.seconds - START_S for rung, need in jobs.items()}
+    assert work[0.1] < work[0.25] < work[None]
+    # what nobody may stop is trained at once, and its rungs are read off
+    assert list(whole.jobs(trained(whole))) == [None]
+
+
+def test_a_model_that_one_node_cannot_hold_gets_more_within_the_cap(tmp_path: Path) -> None:
+    def places(site: Site, **settings: Any) -> tuple[int, int, bool]:
+        need = need_of(forecast(tmp_path, sharding="full", site=site), **settings)
+        return need.num_nodes, need.num_gpus, need.fits
+
+    one = {"gpu": GPUS["A100"], "gpus_per_node": 1}
+    assert places(Site(**one)) == (1, 1, False)
+    assert places(Site(**one, max_nodes=4)) == (2, 1, True)  # 108 GB of states in halves
+    assert places(Site(GPUS["L4"], gpus_per_node=2, max_nodes=2)) == (2, 2, False)
+    assert places(Site(GPUS["L4"], gpus_per_node=2, max_nodes=4)) == (4, 2, True)
+    assert places(Site(GPUS["L4"], gpus_per_node=4, max_nodes=4)) == (2, 4, True)
+    assert places(Site(GPUS["H100"], gpus_per_stage=16, max_nodes=4)) == (2, 8, True)
+    # as told by --set-resources: as many GPUs of each as hold it
+    assert places(Site(GPUS["H100"]), num_nodes=2) == (2, 1, True)
+    assert places(Site(GPUS["H100"], gpus_per_stage=4), num_nodes=2) == (2, 4, True)
+    assert need_of(forecast(tmp_path, site=Site(**one, max_nodes=4))).num_nodes == 1  # whole weights do not get smaller
+    two = need_of(forecast(tmp_path, sharding="full"), num_nodes=2)
+    assert two.gpu_hours == pytest.approx(2 * two.seconds / 3600)
+
+
+def test_a_partitions_limit_makes_starts(tmp_path: Path) -> None:
+    def need(minutes_: int | None, **settings: Any) -> Need:
+        return need_of(forecast(tmp_path, sharding="full", site=Site(slow, gpu_max_runtime=minutes_)), **settings)
+
+    slow = replace(GPUS["H100"], bf16_flops=1e13)
+    whole = need(None)
+    num_minutes = math.ceil(whole.seconds / 60)
+    assert (need(num_minutes).starts, need(num_minutes).seconds) == (1, whole.seconds)
+    halves = need(num_minutes // 2)
+    assert halves.starts == 3  # each start but the last is over before its limit
+    assert whole.seconds + 2 * START_S < halves.seconds < whole.seconds + 2 * (START_S + 600)
+    assert need(num_minutes // 8).starts > 8
+    assert 510 <= need(1).starts < 600  # a step each: the program saves after its first
+    assert minutes(3600, most=80) == 80
+    assert minutes(3600, most=1000) == minutes(3600) == 95
+    assert minutes(3600, attempt=3, most=200) == 200
+
+
 def test_a_model_of_unknown_size_has_no_forecast_until_it_is_here(tmp_path: Path) -> None:
     made = forecast(tmp_path, size="chat_template: lab")
     assert made.training(trained(made)) is None
@@ -138,6 +264,40 @@ def test_a_site_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("STUDY_GPUS_PER_NODE", "many")
     with pytest.raises(StudyError, match="STUDY_GPUS_PER_NODE: 'many'"):
         Site.from_environment()
+
+
+def test_gpus_of_a_stage_are_of_one_node_or_of_whole_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"STUDY_GPU": "H100", "STUDY_GPU_PARTITION": "gpu", "STUDY_GPUS_PER_NODE": "8", "STUDY_GPUS_PER_STAGE": "16"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    for name in ("STUDY_MAX_NODES", "STUDY_GPU_MAX_RUNTIME", "STUDY_CPU_MAX_RUNTIME"):
+        monkeypatch.delenv(name, raising=False)
+    site = Site.from_environment()
+    assert site is not None
+    assert (site.max_nodes, site.max_runtime(1), site.max_runtime(0)) == (4, None, None)
+    for name, value in {"STUDY_MAX_NODES": "1", "STUDY_GPUS_PER_STAGE": "12"}.items():
+        with monkeypatch.context() as changed:
+            changed.setenv(name, value)
+            with pytest.raises(StudyError, match=r"STUDY_GPUS_PER_STAGE: 1\d GPUs of a stage are not whole nodes"):
+                Site.from_environment()
+    monkeypatch.setenv("STUDY_GPU_MAX_RUNTIME", "1440")
+    site = Site.from_environment()
+    assert site is not None
+    assert (site.max_runtime(1), site.max_runtime(0)) == (1440, None)
+    monkeypatch.delenv("STUDY_GPU_PARTITION")
+    with pytest.raises(StudyError, match="STUDY_MAX_NODES=1"):  # a workstation is one node
+        Site.from_environment()
+
+
+def size_of_7b(made: Forecast) -> ModelSize:
+    found = made.size("big")
+    assert found is not None
+    return found
+
+
+def settings_of(stage: spec.StageSpec) -> Training:
+    assert stage.training is not None
+    return stage.training
 
 
 def record(stage: spec.StageSpec, **changes: Any) -> TrainingRecord:

@@ -135,8 +135,51 @@ def test_time_falls_with_the_gpu_and_grows_with_what_is_done_again_or_fetched() 
     assert rate("A100") < rate() / 3
     assert rate(activation_checkpointing=True) == pytest.approx(rate() * 3 / 4, rel=0.03)
     assert rate(lora={"rank": 16, "alpha": 16}) > rate()
-    assert rate(cpu_offload=True) < rate() / 2
     assert rate(precision="fp32") < rate() / 10
+
+
+def token_s(function: Any, *, num_gpus: int = 8, num_nodes: int = 1, **changes: Any) -> float:
+    found: float = function(size(LLAMA_2_7B), training(**changes), num_gpus=num_gpus, num_nodes=num_nodes, mean_length=500)
+    return found
+
+
+def test_offloading_pays_the_bus_by_micro_batch_and_the_host_by_step() -> None:
+    def offload(**changes: Any) -> float:
+        return token_s(needs.offload_seconds, cpu_offload=True, sharding="full", **changes)
+
+    weights = 6_738_415_616
+    # by hand, on one GPU: fp32 weights there twice and gradients back for 4,096 tokens; 16 bytes of states read and written a step
+    assert offload(num_gpus=1) == pytest.approx(12 * weights / 25e9 / 4096 + 32 * weights / 50e9 / (128 * 500))
+    assert token_s(needs.offload_seconds, sharding="full") == 0
+    assert offload(max_tokens_per_microbatch=16384) < offload()
+    bus = 12 * weights / 25e9 / 4096
+    # eight GPUs fetch an eighth each; the host's work for a step does not get less, so that a GPU's token waits eight times as long
+    assert offload(num_gpus=8) == pytest.approx(bus / 8 + 8 * (offload(num_gpus=1) - bus))
+
+
+def test_the_network_costs_nothing_on_one_node_and_is_paid_by_micro_batch_where_weights_are_spread() -> None:
+    def network(**changes: Any) -> float:
+        return token_s(needs.network_seconds, **({"num_nodes": 2, "effective_batch_size": 3840, "sharding": "full"} | changes))
+
+    weights = 6_738_415_616
+    assert network(num_nodes=1) == 0
+    # by hand: half of the bf16 weights twice and of the fp32 gradients, 25 GB/s, for each 4,096 tokens
+    assert network() == pytest.approx(weights * (2 + 2 + 4) / 2 / 25e9 / 4096)
+    assert network(max_tokens_per_microbatch=16384) == pytest.approx(network() / 4)
+    # gradients there and back once per step, of which a GPU has 3840 x 500 / 16 tokens
+    assert network(sharding="none") == pytest.approx(weights * 8 / 2 / 25e9 / (3840 * 500 / 16))
+    assert network(num_nodes=4) == pytest.approx(network() * 1.5)
+    assert network(effective_batch_size=16) > 4 * network()  # micro-batches that are not full
+    assert network(lora={"rank": 16, "alpha": 16}) < network() / 1.9  # no gradients of frozen weights
+
+
+def test_nodes_share_states_and_not_the_host() -> None:
+    def memory(num_nodes: int) -> needs.Memory:
+        settings = training(sharding="full", activation_checkpointing=True)
+        return needs.training_memory(size(LLAMA_2_7B), settings, num_gpus=8, num_nodes=num_nodes, longest=4096)
+
+    assert memory(1).gpu_gb - memory(2).gpu_gb == pytest.approx(1.1 * 16 * 6.738 / 16, rel=1e-3)
+    assert memory(1).host_gb == memory(2).host_gb  # of each
 
 
 def test_a_device_is_known_by_the_longest_name() -> None:

@@ -1,17 +1,20 @@
 """Sums over studies: what sharing saves, what is left, the longest chain, and the page that shows them."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sftstudy.disk import planned_disk
 from sftstudy.environment import Site
+from sftstudy.forecast import Forecast
 from sftstudy.gpus import GPUS
-from sftstudy.outlook import PLACES, Outlook, expected_shares, hours, outlook
+from sftstudy.outlook import PLACES, Outlook, hours, outlook
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
-from sftstudy.tables.plan_page import to_html, to_text
+from sftstudy.survival import with_assumed_screens
+from sftstudy.tables.plan_page import rows_of, to_html, to_text
 
 CONFIG = Path(__file__).parents[2] / "config"
 STUDY = "question: q\nruns: [{{model: [big], data: [tiny], recipe: [{recipes}], seed: [1]}}]\nbenchmarks: [{benchmark}]\n"
@@ -34,12 +37,21 @@ FILES = {
 }
 
 
-def plan_in(root: Path) -> Plan:
-    """Two studies that share a run of three stages, in the first of which two recipes begin with the same stage."""
+SCREEN = "screen: {benchmark: tiny-mt-bench, rungs: [0.5], rule: {kind: paper, keep: 0.5}}\n"
+
+
+def plan_in(root: Path, *, studies: dict[str, str] | None = None, active: str = "first, second") -> Plan:
+    """Two studies that share a run of three stages, in the first of which two recipes begin with the same stage.
+
+    `studies` adds text to the files of some.
+    """
     (root / "overlay" / "studies").mkdir(parents=True, exist_ok=True)
     for name, text in FILES.items():
         (root / "overlay" / name).write_text(text)
-    planned = Plan.from_config(CONFIG, overlay=root / "overlay")
+    for name, text in (studies or {}).items():
+        path = root / "overlay" / "studies" / f"{name}.yaml"
+        path.write_text(path.read_text() + text)
+    planned = Plan.from_config(CONFIG, overlay=root / "overlay", studies=active.split(", "))
     return Plan(planned.registry, planned.studies, planned.folder, Layout(root / "results", root / "scratch"))
 
 
@@ -60,16 +72,72 @@ def test_stages_count_once_as_often_as_studies_want_them_or_by_run(found: Outloo
 
 
 def test_stopping_early_takes_a_share_of_each_stage(found: Outlook) -> None:
-    # two runs compete in each study: 0.25 + 0.5 x 0.75 of a run's first own stage, half of its later ones
-    assert expected_shares(found.forecast.plan.registry.studies["first"]) == (0.625, 0.5)
-    hours_of = {
-        (stage.recipe, stage.stage): need.gpu_hours
-        for stage in found.forecast.plan.stages.values()
-        if (need := found.forecast.training(stage))
-    }
-    first = {("trunk", "01-instruct"), ("branch", "02-knowledge"), ("flat", "01-stacked")}
-    expected = sum(value * (0.625 if stage in first else 0.5) for stage, value in hours_of.items())
+    # two runs compete in each study; of branch and flat the first own stage goes to a quarter, and half of them on; trunk goes on
+    # in any case, since branch starts from it
+    assumed = Forecast(with_assumed_screens(found.forecast.plan), Site(GPUS["H100"]))
+    expected = 0.0
+    for stage in assumed.plan.stages.values():
+        jobs = {rung: need.gpu_hours for rung, need in assumed.jobs(stage).items()}
+        if (stage.recipe, stage.stage) in {("branch", "02-knowledge"), ("flat", "01-stacked")}:
+            assert list(jobs) == [0.25, None]
+            expected += jobs[0.25] + 0.5 * jobs[None]
+        elif jobs:
+            assert list(jobs) == [None]
+            expected += jobs[None] * (1 if stage.recipe == "trunk" else 0.5)
     assert found.stopped.training_hours == pytest.approx(expected)
+    assert found.screened == replace(found.shared, runs=0, stages=0, checkpoints=0)  # no study has a screen
+    assert "as planned, with its screens" not in rows_of(found)
+
+
+def test_a_studys_own_screen_is_an_upper_bound_and_what_is_expected_of_it(tmp_path: Path) -> None:
+    alone = outlook(plan_in(tmp_path, studies={"second": SCREEN}), Site(GPUS["H100"]))
+    # flat and its rival trunk, which branch starts from in the other study
+    assert alone.screened.training_hours < alone.shared.training_hours
+    text = to_text(alone, jobs={}, disk="disk: none")
+    most, expected, saved = (
+        float(number)
+        for number in re.findall(r"^screens: ([\d.]+) .* stopped, ([\d.]+) expected .* audit, ([\d.]+) ", text, re.M)[0]
+    )
+    assert (most, expected) == pytest.approx((alone.shared.gpu_hours, alone.screened.gpu_hours), abs=0.005)
+    assert saved == pytest.approx(most - expected, abs=0.02)
+    assert "screens: " not in to_text(outlook(plan_in(tmp_path / "other"), Site(GPUS["H100"])), jobs={}, disk="disk: none")
+
+
+def test_a_decision_waits_for_the_slowest_run(tmp_path: Path) -> None:
+    found = outlook(plan_in(tmp_path, studies={"second": SCREEN}, active="second"), Site(GPUS["H100"]))
+    jobs = [re.sub(" on .*", "", link.job) for link in found.chain]
+    # flat, whose first stage has all phases, is slower to the rung than trunk, and trunk goes on from there longest
+    assert jobs[:3] == ["train big/tiny/flat/01-stacked to 0.5", "second decides at 0.5", "train big/tiny/trunk/01-instruct"]
+    assert jobs[-2:] == ["train big/tiny/trunk/03-skills", "score big/tiny/trunk/03-skills"]
+    with_first = outlook(plan_in(tmp_path, studies={"second": SCREEN}), Site(GPUS["H100"]))
+    # active, the first study keeps trunk to its end, and the decision waits for the end of trunk's first stage at least
+    assert not with_first.forecast.plan.screens.may_stop(Path(tmp_path / "results/runs/big/tiny/trunk/seed1/01-instruct"))
+
+
+def test_what_is_left_is_what_has_no_record(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    stage = next(folder for folder, stage in plan.stages.items() if stage.stage == "01-stacked")
+    stage.mkdir(parents=True)
+    (stage / "training.json").write_text("{}")
+    found = outlook(plan, Site(GPUS["H100"]))
+    assert (found.shared.stages, found.left.stages) == (6, 5)
+
+
+def test_a_limit_is_told_with_the_starts_that_it_makes(tmp_path: Path) -> None:
+    slow = replace(GPUS["H100"], bf16_flops=1e12)
+    whole = outlook(plan_in(tmp_path), Site(slow))
+    assert (whole.starts, whole.warnings) == ({}, [])
+    found = outlook(plan_in(tmp_path), Site(slow, gpu_max_runtime=60))
+    assert max(found.starts.values()) > 1
+    assert found.warnings == []
+    page, text = (show(found, jobs={}, disk="disk: none") for show in (to_html, to_text))
+    for job, number in found.starts.items():
+        assert re.search(rf"{re.escape(job)} +{number} starts", text)
+        assert f"<th>{job}</th><td>{number}</td>" in page
+    assert found.shared.gpu_hours > whole.shared.gpu_hours  # each start loads the model again
+    (warning,) = outlook(plan_in(tmp_path), Site(slow, gpu_max_runtime=10)).warnings
+    assert warning.startswith("STUDY_GPU_MAX_RUNTIME: a job ends after 10 min, its first state on the way is saved after ")
+    assert re.search(r": big/tiny/trunk/01-instruct, .* more would start up to \d+ times", warning)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
@@ -107,6 +175,9 @@ def test_what_fits_where(found: Outlook) -> None:
     assert fitting["full, offloaded"] == [True, True, True]
     assert fitting["LoRA, offloaded"] == [True, True, True]
     assert fitting["LoRA, rank 16"] == [False, True, True]
+    # whatever the site has
+    site = Site(GPUS["L4"], gpus_per_node=2, gpus_per_stage=2, max_nodes=4, gpu_max_runtime=5)
+    assert outlook(found.forecast.plan, site).fits == found.fits
 
 
 def test_the_page_is_one_file_and_says_what_the_text_says(found: Outlook, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from sftstudy import spec
-from sftstudy.config import ArmsTable, PublishedTable
+from sftstudy.config import ArmsTable, PublishedTable, TwoArms
 from sftstudy.plan import Plan
 from sftstudy.registry import Registry, load
 from sftstudy.study import Run
@@ -132,6 +132,23 @@ def test_runs_are_shared_across_experiments() -> None:
     assert {stage.recipe for stage in stages_of("paper-e05-learning-rate-by-batch", "lab-stacked")} == {"lab-stacked"}
 
 
+def test_each_finding_is_claimed_and_the_last_one_over_runs_that_others_train() -> None:
+    claims = [claim for study in STUDIES for claim in plan(study).study_spec(study).claims.values()]
+    assert {claim.finding for claim in claims} >= {"i", "ii", "iii", "iv", "v"}
+    robust = set(plan("robustness").runs["robustness"])
+    assert robust <= set().union(*plan(*STUDIES).runs.values())
+    found = plan("robustness").study_spec("robustness").claims
+    planned = {
+        pair: {run.recipe for run in robust if (run.model, run.data) == pair} for pair in {(r.model, r.data) for r in robust}
+    }
+    pairs = {
+        name: sum(claim.arms_among(recipes) is not None for recipes in planned.values())
+        for name, claim in found.items()
+        if isinstance(claim, TwoArms)
+    }
+    assert pairs == {"large-batch": 2, "low-rate": 2, "lab-above-tulu": 4, "stacked-equals-phased": 4, "stacked-is-sooner": 4}
+
+
 def test_the_same_runs_have_the_same_columns_in_the_paper(registry: Registry) -> None:
     compared = 0
     for first, second in (("table-10", "table-11"), ("table-13", "table-12")):
@@ -177,7 +194,7 @@ def test_runs_are_long_enough_for_the_printed_peaks_and_tables_use_the_papers_ro
 
 
 def test_every_value_of_every_experiment_has_a_source() -> None:
-    for study in [*STUDIES, "learning-rate-search", "recipes-challenged"]:
+    for study in [*STUDIES, "learning-rate-search", "recipes-challenged", "robustness"]:
         settings = plan(study).study_spec(study).settings
         assert len(settings) > 30
         assert [setting for setting in settings if setting.origin is None] == []

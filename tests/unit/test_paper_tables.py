@@ -1,6 +1,7 @@
 """Tables that need no scores, the paper's numbers beside ours, marks of what is assumed, and LaTeX that compiles."""
 
 import csv
+import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,8 +14,8 @@ from sftstudy.paths import Layout
 from sftstudy.registry import load
 from sftstudy.spec import Setting, StudySpec
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.render import render_table
-from table_toys import Tree
+from sftstudy.tables.render import FORMATS, render_table
+from table_toys import Page, Tree
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 REGISTRY = load(Path(__file__).parents[2] / "config")[0]
@@ -62,9 +63,9 @@ def study_of(tree: Tree) -> StudySpec:
 
 
 def render(tree: Tree, table: str) -> dict[str, str]:
-    render_table(study_of(tree), table, ["csv", "md", "tex"], layout=tree.layout)
+    render_table(study_of(tree), table, FORMATS, layout=tree.layout)
     folder = tree.layout.study_folder("toy") / "tables"
-    return {kind: (folder / f"{table}.{kind}").read_text() for kind in ("csv", "md", "tex")}
+    return {kind: (folder / f"{table}.{kind}").read_text() for kind in FORMATS}
 
 
 @pytest.mark.parametrize("table", ["published", "configuration"])
@@ -109,8 +110,8 @@ def test_leaderboard_scores_are_shown_on_the_papers_scale(tree: Tree) -> None:
     scaled = ours.assign(metric="normalised", value=1 / 3)
     pd.concat([scores, scaled]).to_csv(tree.layout.scores_csv(), index=False)
     texts = render(tree, "arms")
-    (row,) = [line for line in texts["md"].splitlines() if line.startswith("| gsm8k, normalised")]
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["", "0.33", "", "1,000", ""]
+    rows = [line for line in texts["md"].splitlines() if line.startswith("| gsm8k, normalised")]
+    assert [[cell.strip() for cell in row.split("|")[2:-1]] for row in rows] == [["", "0.33", "", "1,000", ""]] * 2
     assert "normalised: on the leaderboard's scale, where guessing is 0" in texts["md"]
     lines = [line for line in csv.DictReader(texts["csv"].splitlines()) if line["measure"] == "normalised peak"]
     assert [(line["arm"], line["value"][:6]) for line in lines] == [("base", ""), ("LAB", "0.3333"), ("TULU", "")]
@@ -131,6 +132,24 @@ def test_assumptions_are_marked_and_listed(tree: Tree) -> None:
     text = (tree.layout.study_folder("toy") / "tables" / "arms.md").read_text()
     assert "ᵃ" not in text
     assert "Assumed" not in text
+
+
+def test_every_value_opens_where_it_comes_from(tree: Tree) -> None:
+    collect_scores([tree.study()], layout=tree.layout)
+    folder = tree.layout.study_folder("toy") / "tables"
+    for table in tree.tables:
+        page = Page(render(tree, table)["html"])
+        cells = json.loads((folder / f"{table}.pedigree.json").read_text())["cells"]
+        assert page.depth == 0
+        assert page.outside == []
+        assert len(page.ids) == len(set(page.ids))
+        assert set(page.ids) == set(page.targets) <= set(cells)
+    text = (folder / "published.html").read_text()
+    assert "<dt>Printed in</dt><dd>Table 12</dd>" in text
+    assert "<dd>A: seen in a copy of the paper</dd>" in text
+    assert "<li>recipe r64: epochs 4, learning_rate 1e-6</li>" in (folder / "arms.html").read_text()
+    settings = json.loads((folder / "configuration.pedigree.json").read_text())["cells"]
+    assert settings["recipe/r64/own"]["values"][0]["source"] == "assumed"
 
 
 def test_equal_scores_are_both_marked(tree: Tree) -> None:

@@ -19,7 +19,7 @@ TOLERANCES = {"fp32": {"loss": 1e-5, "norm": 1e-4, "weights": 1e-4}, "bf16": {"l
 """Relative differences from one process, the weights' as a norm of their change. docs/log.md has what was measured."""
 
 
-def train(sharding: Any, precision: Any, packing: Any) -> dict[str, Any]:
+def train(sharding: Any, precision: Any, packing: Any, offload: bool = False) -> dict[str, Any]:
     """A few steps of seven samples, micro-batches of a few samples each; runs in every process."""
     settings = training(
         sharding=sharding, precision=precision, packing=packing, max_tokens_per_microbatch=24, learning_rate=3e-3, clip_norm=0.5
@@ -29,7 +29,7 @@ def train(sharding: Any, precision: Any, packing: Any) -> dict[str, Any]:
         model = random_model(attention=attention_of(world.device, packed=packed, precision=precision))
         num_weights = sum(weight.numel() for weight in model.parameters())
         before = {name: tensor.clone() for name, tensor in gathered(model).items()}
-        spread(model, world, precision=precision, sharding=sharding, cpu_offload=False)
+        spread(model, world, precision=precision, sharding=sharding, cpu_offload=offload)
         held = [weight.to_local() for weight in model.parameters() if isinstance(weight, DTensor)]
         results: list[loop.StepResult] = []
         loop.train(
@@ -124,3 +124,11 @@ def test_a_missing_gpu_ends_with_one_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(StudyError, match="0 can be seen"), joined("cuda"):
         pass
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_offloaded_weights_train_to_the_same_bits(sharding: str) -> None:
+    """On a CPU, where they go nowhere: what differs is torch's own path through its offloading."""
+    kept, offloaded = (in_processes(2, train, sharding, "bf16", "off", offload)[0] for offload in (False, True))
+    assert (offloaded["losses"], offloaded["norms"]) == (kept["losses"], kept["norms"])
+    assert np.array_equal(offloaded["change"], kept["change"])

@@ -1,6 +1,7 @@
 """The worked example in docs/planning.md is what the code computes: every number in its tables."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ import pytest
 from sftstudy import forecast, needs
 from sftstudy.config import Training
 from sftstudy.environment import Site
-from sftstudy.forecast import HOST_MARGIN, START_S, host_mb, minutes
+from sftstudy.forecast import HOST_MARGIN, START_S, Forecast, host_mb, minutes
 from sftstudy.gpus import GPUS
 from sftstudy.outlook import outlook
+from sftstudy.paths import Layout
 from sftstudy.plan import Plan
 from sftstudy.sizes import ModelSize
+from sftstudy.survival import shares
 from sftstudy.tables.plan_page import rows_of
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -75,9 +78,80 @@ def computed() -> dict[str, str]:
     }
 
 
-def test_the_worked_example_is_what_the_code_computes() -> None:
+def six_recipes(root: Path) -> Plan:
+    """A screened study of six recipes that differ in nothing that costs, of the stage of the worked example."""
+    shapes = ", ".join(f"{key}: {value}" for key, value in ARCHITECTURE.items())
+    training = (
+        f"effective_batch_size: 3840, learning_rate: 2e-5, epochs: 3, num_checkpoints: {NUM_CHECKPOINTS}, precision: bf16,"
+        " sharding: full, activation_checkpointing: true, max_tokens_per_microbatch: 16384"
+    )
+    names = [f"r{number}" for number in range(1, 7)]
+    recipes = "".join(f"  {name}: {{strategy: stacked, training: {{{training}, weight_decay: 0.{name[1:]}}}}}\n" for name in names)
+    source = "{from: {world: tiny, file: instruct.jsonl}}"
+    files = {
+        "config.yaml": "studies: [own]",
+        "models.yaml": f"big: {{source: hub, id: a/b, revision: main, size: {{{shapes}}}}}",
+        "data.yaml": (
+            f"chats: {{max_length: {LONGEST}, phases: {{all: {{sources: [{source}], num_samples: {NUM_SAMPLES},"
+            f" tokens_per_sample: {MEAN_LENGTH}}}}}}}"
+        ),
+        "recipes.yaml": f"recipes:\n{recipes}",
+        "studies/own.yaml": (
+            f"question: q\nruns: [{{model: [big], data: [chats], recipe: [{', '.join(names)}], seed: [1]}}]\n"
+            "benchmarks: [tiny-mmlu]\n"
+            "screen: {benchmark: tiny-mmlu, rungs: [0.1, 0.25], rule: {kind: paper, keep: 0.5}, audit: {share: 0.25}}\n"
+        ),
+    }
+    (root / "studies").mkdir()
+    for name, text in files.items():
+        (root / name).write_text(text)
+    planned = Plan.from_config(CONFIG, overlay=root)
+    return Plan(planned.registry, planned.studies, planned.folder, Layout(root / "results", root / "scratch"))
+
+
+def computed_with_rungs_nodes_and_a_limit(root: Path) -> dict[str, str]:
+    """The same of the second table, through a plan as a whole."""
+    plan, site = six_recipes(root), Site(GPUS["H100"], gpus_per_stage=NUM_GPUS)
+    found = outlook(plan, site)
+    stage = next(stage for stage in plan.stages.values() if stage.training)
+    jobs = found.forecast.jobs(stage)
+    left = shares(plan)[plan.records_of(stage)]
+    most, expected = found.shared.training_hours, found.screened.training_hours
+    size = found.forecast.size("big")
+    assert size is not None
+    assert stage.training is not None
+    network = needs.network_seconds(size, stage.training, num_gpus=NUM_GPUS, num_nodes=2, mean_length=MEAN_LENGTH)
+    # without rungs, as the first table has it
+    study = plan.registry.studies["own"].model_copy(update={"screen": None})
+    whole = replace(plan, registry=plan.registry.model_copy(update={"studies": {"own": study}}))
+    one, two = (Forecast(whole, site).training(stage, num_nodes=number) for number in (1, 2))
+    within = Forecast(whole, replace(site, gpu_max_runtime=120)).training(stage)
+    assert one is not None
+    assert two is not None
+    assert within is not None
+    assert f"{one.gpu_hours:.0f}" == computed()["GPU-hours"]
+    return {
+        "to the first rung": f"{jobs[0.1].seconds / 3600:.2f} h",
+        "to the second": f"{jobs[0.25].seconds / 3600:.2f} h",
+        "to the end": f"{jobs[None].seconds / 3600:.2f} h",
+        "beyond the first": f"{6 * left[0.25]:.0f} of 6",
+        "beyond the second": f"{6 * left[None]:.0f} of 6",
+        "if nothing is stopped": f"{most:.0f}",
+        "expected": f"{expected:.0f}",
+        "saved": f"{1 - expected / most:.0%}",
+        "network": f"{16384 * network:.2f} s",
+        "a GPU of 16 holds": f"{two.memory.gpu_gb:.1f} GB",
+        "on two nodes": f"{two.seconds / 3600:.1f} h",
+        "GPU-hours of 16": f"{two.gpu_hours:.0f}",
+        "starts": f"{within.starts}",
+        "with all starts": f"{within.seconds / 3600:.1f} h",
+        "limit asked": f"{minutes(within.seconds, most=120)} min",
+    }
+
+
+def test_the_worked_example_is_what_the_code_computes(tmp_path: Path) -> None:
     written = dict(re.findall(r"^\| ([^|]+?) \|.*\| \*\*([^*]+)\*\* \|$", DOC.read_text(), flags=re.MULTILINE))
-    assert written == computed()
+    assert written == computed() | computed_with_rungs_nodes_and_a_limit(tmp_path)
 
 
 def test_assumptions_are_written_down() -> None:

@@ -37,6 +37,19 @@ def branches(**starts: str) -> str:
     return f"recipes: {{{', '.join(held)}}}"
 
 
+def claiming(keys: str, kind: str = "direction") -> dict[str, str]:
+    """An active study of two models with recipes of their own, and a claim about them."""
+    grids = (
+        "{model: [tiny-llama], data: [tiny], recipe: [tiny-lab-stacked, tiny-lab-cosine], seed: [1]}",
+        "{model: [granite-7b], data: [paper-phases], recipe: [lab-stacked], seed: [1]}",
+    )
+    more = "" if kind == "early-signal" else ", margins: {mmlu: 0.1}"
+    text = (
+        f"question: q\nruns: [{', '.join(grids)}]\nbenchmarks: [mmlu]\nclaims: {{c: {{kind: {kind}, statement: s, {keys}{more}}}}}"
+    )
+    return {"config": "studies: [mine]", "studies_mine": text}
+
+
 MISTAKES = {
     "unknown key": (
         {"recipes": "recipes: {mine: {strategy: stacked, training: {learning_rte: 1}}}"},
@@ -119,6 +132,18 @@ MISTAKES = {
             + "\nclaims: {c: {kind: direction, statement: s, first: mine, second: miner, margins: {tiny-mmlu: 0.1}}}"
         },
         "studies/mine.yaml: claims.c: no recipe of this study 'miner'; did you mean 'mine'?",
+    ),
+    "claim whose arms are never run on the same model": (
+        claiming("first: tiny-lab-stacked, second: lab-stacked"),
+        "studies/mine.yaml: claims.c: no model and data set has both arms; run both on one",
+    ),
+    "claim with two recipes for one arm": (
+        claiming("first: [tiny-lab-stacked, tiny-lab-cosine], second: tiny-lab-stacked"),
+        "studies/mine.yaml: claims.c: 'tiny-lab-stacked' and 'tiny-lab-cosine' are one arm, and both are run on the same",
+    ),
+    "claim that ranks one recipe": (
+        claiming("recipes: [lab-stacked], signal: loss, promising: high, benchmarks: [mmlu]", kind="early-signal"),
+        "studies/mine.yaml: claims.c: recipes: no model and data set has two of them; there is nothing to rank",
     ),
     "selection by nothing": (
         {"recipes": f"recipes: {{mine: {{strategy: phased, training: {LAB}, select: {{instruct: {{rule: best}}}}}}}}"},

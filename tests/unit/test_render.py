@@ -9,8 +9,8 @@ from sftstudy.config import ArmsTable, GridTable
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.printed import factor_text
-from sftstudy.tables.render import render_table
+from sftstudy.tables.printed import factor_text, number_text
+from sftstudy.tables.render import FORMATS, render_table
 from table_toys import CHAT, EXAM, Tree, edit
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -37,9 +37,9 @@ def tree(tmp_path: Path) -> Tree:
 
 def render(tree: Tree, table: str = "arms") -> dict[str, str]:
     collect_scores([tree.study()], layout=tree.layout)
-    render_table(tree.study(), table, ["csv", "md", "tex"], layout=tree.layout)
+    render_table(tree.study(), table, FORMATS, layout=tree.layout)
     folder = tree.layout.study_folder("toy") / "tables"
-    return {kind: (folder / f"{table}.{kind}").read_text() for kind in ("csv", "md", "tex")}
+    return {kind: (folder / f"{table}.{kind}").read_text() for kind in (*FORMATS, "pedigree.json")}
 
 
 @pytest.mark.parametrize("table", ["arms", "grid"])
@@ -47,18 +47,18 @@ def test_tables_are_the_goldens_and_the_same_twice(tree: Tree, table: str, pytes
     texts = render(tree, table)
     assert render(tree, table) == texts
     compared = 0
-    for kind in ("md", "tex"):
+    for kind in ("md", "tex", "html") if table == "arms" else ("md", "tex"):
         golden = GOLDEN / f"table-{table}.{kind}"
         if pytestconfig.getoption("--fix"):
             golden.write_text(texts[kind])
         assert texts[kind] == golden.read_text()
         compared += 1
-    assert compared == 2
+    assert compared == (3 if table == "arms" else 2)
 
 
 def test_csv_has_a_row_per_cell_unrounded(tree: Tree) -> None:
     lines = list(csv.DictReader(render(tree)["csv"].splitlines()))
-    assert len(lines) == 2 * 2 * 3
+    assert len(lines) == 2 * 2 * (1 + 2 + 1)  # benchmarks, measures; base, arms, their difference
     arm = next(line for line in lines if line["arm"] == "Q" and line["benchmark"] == "exam_5%" and line["measure"] == "peak")
     assert (float(arm["value"]), arm["num_seeds"], float(arm["samples_spent"])) == (0.95, "2", 1500.0)
     assert float(arm["low"]) < 0.95 < float(arm["high"])
@@ -114,6 +114,12 @@ def test_unknown_table_and_format_are_named(tree: Tree) -> None:
         render(tree, "nix")
     with pytest.raises(StudyError, match="unknown format pdf"):
         render_table(tree.study(), "arms", ["pdf"], layout=tree.layout)
+
+
+def test_numbers_have_two_decimals_and_small_ones_three() -> None:
+    assert [number_text(x) for x in (0.566, 0.0, -0.0, 0.003, -0.003, -0.0004, -0.46)] == [
+        "0.57", "0.00", "0.00", "0.003", "-0.003", "0.00", "-0.46",
+    ]  # fmt: skip
 
 
 def test_factors_print_as_people_write_them() -> None:

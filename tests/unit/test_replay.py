@@ -14,7 +14,8 @@ from sftstudy.screen import History, Signals
 from sftstudy.tables.aggregate import load_results
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.early import competitors, history
-from sftstudy.tables.replay import CONTENDERS, SHARES, replay_pair, replay_study
+from sftstudy.tables.replay import CHANCE, CONTENDERS, SHARES, replay_pair
+from sftstudy.tables.replay_files import replay_study
 from table_toys import Tree
 
 PAIR = ("m", "d")
@@ -75,11 +76,18 @@ def test_a_signal_that_tells_beats_chance_and_one_that_misleads_loses() -> None:
         for final in (chance.random() for _ in range(12))
     ]
     lines = {(line.rule, line.keep): line for line in replay_pair(PAIR, runs, looks(rungs=[0.1], num_draws=200))}
-    assert len(lines) == (len(CONTENDERS) - 1) * len(SHARES) + 1
+    assert len(lines) == len(CONTENDERS) * len(SHARES) + 1
     for keep in SHARES:
         paper, loss, luck = (lines[rule, keep].regret for rule in ("low norm (paper)", "low loss", "random"))
         assert paper == 0 < luck < loss, keep
-        assert lines["low loss", keep].savings == lines["random", keep].savings == pytest.approx(0.9 * (1 - keep), abs=0.08)
+        better, worse = (lines[rule, keep].excess for rule in ("low norm (paper)", "low loss"))
+        assert better is not None
+        assert worse is not None
+        assert better == pytest.approx(-luck, abs=0.02)  # as many are stopped, so it is compared at the savings of chance
+        assert worse == pytest.approx(loss - luck, abs=0.02)
+        assert lines[CHANCE, keep].excess is None
+        assert lines["low loss", keep].savings == pytest.approx(lines[CHANCE, keep].savings)
+        assert lines[CHANCE, keep].savings == pytest.approx(0.9 * (1 - keep), abs=0.08)
     assert 0.5 < lines["random", 0.2].best_stopped < 0.85  # 0.8, and less where the best was drawn more than once
 
 

@@ -89,7 +89,7 @@ def test_a_report_has_everything_and_stands_alone(tree: Tree) -> None:
     assert len(page.sources) == 1
     assert page.sources[0].startswith("data:image/png;base64,")
     assert "Good &amp; poor." in text
-    assert '<b class="better">0.75</b>' in text
+    assert re.search(r'<a class="cell" href="tables/arms.html#[^"]*Good[^"]*"><b class="better">0.75</b>', text)
     assert "every planned record is there" in text
     assert not re.search(r"(href|src)=\"(https?:|/)", text)
 

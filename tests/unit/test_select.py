@@ -13,8 +13,9 @@ from sftstudy.config import HarnessBenchmark, HarnessSuite, LocalFile, Selection
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.records import Score, ScoreRecord, SelectionRecord, provenance, read_record, write_record
-from sftstudy.select import Candidate, choose, errors_to_best, in_first_half, natural, read_candidates, select_checkpoint
+from sftstudy.select import Candidate, choose, errors_to_best, natural, read_candidates, select_checkpoint
 from sftstudy.stats import ItemScores
+from sftstudy.stats.peaks import in_first_half
 
 
 def score(ckpt: str, value: float | None, *, samples: int = 100, higher: bool = True, **protocol: str) -> Score:

@@ -10,8 +10,16 @@ from scipy import stats as reference
 from sftstudy.stats import ItemScores, paired_difference
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
-from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak, samples_to_peak
-from sftstudy.stats.power import needed, needed_pairs
+from sftstudy.stats.peaks import (
+    Curves,
+    Optimism,
+    in_first_half,
+    optimism,
+    optimism_of_peak,
+    ratio_to_peak,
+    samples_to_peak,
+)
+from sftstudy.stats.power import needed, needed_effects, needed_pairs
 from sftstudy.stats.ranks import rank_correlation, stop_regret
 
 # Vaccination against tuberculosis: (cases, others) with and without vaccine in 13 trials; Colditz et al. 1994, JAMA 271:698
@@ -154,6 +162,31 @@ def test_optimism_is_zero_without_a_choice_and_positive_among_equals() -> None:
     assert 0.05 < optimism(values, half, ["t"] * 100, average="micro") < 0.25
 
 
+def test_optimism_of_a_peak_is_that_of_its_seeds_with_an_interval_that_covers_it() -> None:
+    """Over runs whose checkpoints are all alike; the mean of all estimates stands for the truth."""
+    found, inside = [], 0
+    for seed in range(60):
+        some = curves((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), seed=seed, num_items=100)
+        rng = np.random.default_rng(seed)
+        noisy = Curves(some.samples, rng.permuted(some.values, axis=2), some.items, some.tasks, some.clusters)
+        one = optimism_of_peak(noisy, average="micro")
+        assert one is not None
+        half = [in_first_half(item) for item in noisy.items]
+        assert one.value == pytest.approx(np.mean([optimism(run, half, noisy.tasks, average="micro") for run in noisy.values]))
+        found.append(one)
+    truth = float(np.mean([one.value for one in found]))
+    assert 0.01 < truth < 0.1
+    inside = sum(one.low is None or one.high is None or one.low <= truth <= one.high for one in found)
+    assert inside >= 54
+
+
+def test_optimism_of_a_peak_without_a_choice_has_no_interval() -> None:
+    alone = curves((0.5,), samples=(10,))
+    assert optimism_of_peak(alone, average="micro") == Optimism(0.0, None, None)
+    few = Curves(alone.samples, alone.values[:, :, :1], alone.items[:1], alone.tasks[:1], alone.clusters[:1])
+    assert optimism_of_peak(few, average="micro") is None
+
+
 def test_needed_seeds_and_items_make_the_test_strong_enough() -> None:
     """What is asked for is tried out: with so many items the share of significant tests is about 80 %."""
     rng = np.random.default_rng(4)
@@ -193,3 +226,16 @@ def test_items_do_not_help_against_the_variance_of_seeds() -> None:
 
 def test_pairs_for_a_correlation() -> None:
     assert needed_pairs(0.5) == pytest.approx(3 + 1.125 * ((1.96 + 0.8416) / 0.5493) ** 2, abs=1)
+
+
+def test_more_models_and_data_make_a_pooled_effect_strong_enough() -> None:
+    """The least number whose t-test, at its smaller error, has the margin in reach; a margin out of reach has none."""
+    pooled = Effect(0.0, 0.02, 2, 1.0)
+    number = needed_effects(pooled, 3, 0.03, "direction")
+    assert number is not None
+
+    def reach(count: int) -> float:
+        return float(reference.t.ppf(0.975, count - 1) + reference.t.ppf(0.8, count - 1)) * 0.02 * math.sqrt(3 / count)
+
+    assert reach(number) <= 0.03 < reach(number - 1)
+    assert needed_effects(pooled, 3, 0.001, "direction") is None

@@ -38,7 +38,7 @@ def test_five_lines(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
         "Study toy: 2 runs, 2 recipes, 1 seed, 2 scored checkpoints, 2 benchmarks",
         "Best peaks: exam good 0.75 [0.61, 0.89] (base 0.25, guessing 0.25); chat poor 5.75 [2.57, 8.93] (base 1.50)",
         "Arms: Good - Poor: exam +0.50 [+0.32, +0.68], chat -0.25 [-3.43, +2.93] no difference can be shown",
-        "See: results/studies/toy/tables/ (1 table as csv, md, tex), results/studies/toy/figures/ (0 figures as png, pdf)",
+        "See: results/studies/toy/tables/ (1 table as csv, md, tex, html), results/studies/toy/figures/ (0 figures as png, pdf)",
         "Missing: no records",
     ]
 

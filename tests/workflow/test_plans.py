@@ -1,5 +1,6 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
+import json
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,12 @@ import pytest
 import yaml
 
 from checkouts import SITE, job_counts, snakemake
+from sftstudy.environment import Site
+from sftstudy.forecast import minutes
+from sftstudy.gpus import GPUS
 from sftstudy.plan import Plan
 from sftstudy.records import TrainingRecord, provenance, write_record
+from sftstudy.resources import JobResources
 from sftstudy.spec import spec_hash
 
 PROFILES: dict[str, list[str]] = {
@@ -164,6 +169,54 @@ def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(check
     done = resources_of(snakemake(checkout, *arguments, environment=SITE).stdout, "train_stage")
     assert "gres" not in done
     assert (done["slurm_partition"], done["processes"], done["device"]) == ("cpu", "1", "cuda")
+
+
+def test_limits_nodes_and_rungs_are_in_what_jobs_ask_for(checkout: Path) -> None:
+    recipes, models = checkout / "config" / "recipes.yaml", checkout / "config" / "models.yaml"
+    recipes.write_text(recipes.read_text().replace("training: &lab {", "training: &lab {sharding: full, "))
+    models.write_text(models.read_text().replace("hidden_size: 128", "hidden_size: 4096").replace("_layers: 3", "_layers: 96"))
+    folder = "results/runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
+
+    def asked(rule: str, *targets: str, **site: str) -> dict[str, str]:
+        planned = snakemake(checkout, *targets, "--profile", "slurm", "-n", environment=SITE | site).stdout
+        assert f"rule {rule}:" in planned, planned
+        return resources_of(planned, rule)
+
+    stage = f"{folder}/training.json"
+    whole = asked("train_stage", stage)
+    assert (whole["nodes"], int(whole["runtime"]) > 20) == ("1", True), whole
+    nodes = asked("train_stage", stage, STUDY_GPUS_PER_NODE="2", STUDY_MAX_NODES="8")
+    assert (nodes["gres"], nodes["processes"]) == ("gpu:2", "2")
+    assert int(nodes["nodes"]) * 2 >= int(whole["processes"]) > 2
+    # half the GPUs on each of twice as many nodes hold as much
+    two = asked("train_stage", stage, "--set-resources", "train_stage:nodes=2")
+    assert (two["nodes"], 2 * int(two["processes"])) == ("2", int(whole["processes"]))
+    # a rung is a share of the stage, and only the stage's job has the nodes that were asked for it
+    config = ["--config", "studies=tiny-screen"]
+    rung = asked("train_rung", f"{folder}/rungs/0.1/training.json", "--set-resources", "train_stage:nodes=2", *config)
+    assert (rung["nodes"], rung["processes"]) == ("1", whole["processes"])
+    assert int(rung["runtime"]) < 0.6 * int(whole["runtime"])
+    warned = snakemake(checkout, stage, "--profile", "slurm", "-n", environment=SITE | {"STUDY_GPU_MAX_RUNTIME": "10"}).stdout
+    assert resources_of(warned, "train_stage")["runtime"] == "10"
+    (line,) = (line for line in warned.splitlines() if line.startswith("STUDY_GPU_MAX_RUNTIME: a job ends after 10 min"))
+    assert "tiny-lab-stacked/01-stacked" in line
+    refused = snakemake(checkout, stage, "--profile", "slurm", "-n", environment=SITE | {"STUDY_CPU_MAX_RUNTIME": "20"}).stdout
+    assert "error: STUDY_CPU_MAX_RUNTIME: 20 minutes are less than `runtime: 60`" in refused
+
+
+def test_the_last_leg_asks_for_what_is_left_after_the_rungs(checkout: Path) -> None:
+    plan = Plan.from_config(checkout / "config", studies=["tiny-screen"])
+    stage = next(stage for stage in plan.stages.values() if stage.stage == "01-stacked")
+    needs = JobResources(plan, Site(GPUS["A100"], gpu_partition="gpu", cpu_partition="cpu"))
+    wildcards = {key: str(value) for key, value in stage.model_dump(include={"model", "data", "recipe", "seed", "stage"}).items()}
+    assert needs.forecast is not None
+    jobs = needs.forecast.jobs(stage)
+    go = checkout / "screen.json"
+    go.write_text(json.dumps({"status": "go"}))
+    for rung, rule in {0.1: "train_rung", 0.25: "train_rung", None: "train_stage"}.items():
+        named = wildcards | ({"rung": str(rung)} if rung else {})
+        found = needs.of(rule)["runtime"](named, {"verdict": [str(go)]}, 1)
+        assert found == minutes(jobs[rung].seconds)
 
 
 def resources_of(output: str, rule: str) -> dict[str, str]:

@@ -27,7 +27,7 @@ try:
         overlay=Path(config["overlay"]) if "overlay" in config else None,
         studies=str(config["studies"]).split(",") if "studies" in config else None,
     )
-    NEEDS = JobResources(PLAN, Site.from_environment())
+    NEEDS = JobResources(PLAN, Site.from_environment(), overrides=workflow.resource_settings.overwrite_resources)
 except StudyError as error:
     sys.exit(f"error: {error}")
 
@@ -70,16 +70,25 @@ SCORED = [
 RETAINED = [str(record) for record in PLAN.retention_records]
 # what the tables are made of; an entry point says which of them it collects
 RECORDS = SCORED + TRAINED + DECIDED
+TABLES_OF_SCORES = {
+    study: [
+        str(LAYOUT.study_folder(study) / f"tables/{table}.csv")
+        for table, definition in PLAN.registry.studies[study].tables.items()
+        if definition.kind in ("arms", "grid")
+    ]
+    for study in PLAN.studies
+}
 # what is made of a study, and shown by its report
 PRODUCTS = {
     study: [
         str(LAYOUT.study_folder(study) / name)
         for name in [
             *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
+            *(["numbers/numbers.json"] if TABLES_OF_SCORES[study] else []),
             *(f"figures/{figure}.png" for figure in PLAN.registry.studies[study].figures),
             *(["claims.json"] if PLAN.registry.studies[study].claims else []),
             *(["replay/replay.png"] if PLAN.registry.studies[study].replay else []),
-            *(["screen/audit.md"] if PLAN.registry.studies[study].screen else []),
+            *(["screen/screen.html"] if PLAN.registry.studies[study].screen else []),
             "guide.json",
             "summary.txt",
         ]

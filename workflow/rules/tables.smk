@@ -28,8 +28,16 @@ rule render_table:
     input:
         study="<results>/studies/{study}/spec.yaml",
         scores="<results>/scores.csv",
+        missing="<results>/missing.csv",
     output:
-        multiext("<results>/studies/{study}/tables/{table}", ".csv", ".md", ".tex"),
+        multiext(
+            "<results>/studies/{study}/tables/{table}",
+            ".csv",
+            ".md",
+            ".tex",
+            ".html",
+            ".pedigree.json",
+        ),
     log:
         "<logs>/render_table/{study}/{table}.log",
     conda:
@@ -39,6 +47,23 @@ rule render_table:
         semantics=semantics("render_table"),
     shell:
         "python {params.script:q} {input.study:q} {wildcards.table} 2> {log:q}"
+
+
+rule write_numbers:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        tables=lambda wildcards: TABLES_OF_SCORES[wildcards.study],
+    output:
+        multiext("<results>/studies/{study}/numbers/numbers", ".json", ".tex"),
+    log:
+        "<logs>/write_numbers/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "write_numbers.py",
+        semantics=semantics("write_numbers"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
 
 
 rule render_figure:
@@ -134,6 +159,9 @@ rule audit_screen:
         scores="<results>/scores.csv",
     output:
         multiext("<results>/studies/{study}/screen/audit", ".json", ".md"),
+        multiext("<results>/studies/{study}/screen/signals", ".png", ".pdf"),
+        multiext("<results>/studies/{study}/screen/savings", ".png", ".pdf"),
+        "<results>/studies/{study}/screen/screen.html",
     log:
         "<logs>/audit_screen/{study}.log",
     conda:

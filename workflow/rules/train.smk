@@ -48,3 +48,8 @@ rule train_stage:
     shell:
         "python {params.script:q} {input.spec:q} --verdict {input.verdict:q} --nodes {resources.nodes}"
         " --processes {resources.processes} --device {resources.device} 2> {log:q}"
+
+
+if workflow.is_main_process:  # and not once more in every job that parses the workflow again
+    for warning in NEEDS.warnings:
+        logger.warning(warning)

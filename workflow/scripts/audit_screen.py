@@ -1,11 +1,11 @@
-"""Makes a study's audit.json and audit.md: what its screen has saved, and what it may have cost.
+"""Makes the audit of a study's screen, what it has saved and what it may have cost: numbers, figures and a page.
 
 By hand: python workflow/scripts/audit_screen.py results/studies/STUDY/spec.yaml
 """
 
 from sftstudy.program import layout_of, parser, read_spec, run
 from sftstudy.spec import StudySpec
-from sftstudy.tables.audit import audit_study
+from sftstudy.tables.audit_files import audit_study
 
 
 def main() -> None:

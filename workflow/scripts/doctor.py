@@ -1,4 +1,7 @@
-"""Says what an interrupted run left behind, and what to type. By hand, in the checkout: `python workflow/scripts/doctor.py`."""
+"""Says what an interrupted run left behind, where site.env and SLURM differ, and what to type.
+
+By hand, in the checkout: `python workflow/scripts/doctor.py`.
+"""
 
 import argparse
 from pathlib import Path

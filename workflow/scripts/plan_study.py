@@ -37,7 +37,9 @@ def main() -> None:
     if arguments.gpu:
         site = replace(site, gpu=named_gpu(arguments.gpu, where="--gpu"))
     if arguments.gpus_per_stage:
-        site = replace(site, gpus_per_stage=arguments.gpus_per_stage)
+        num_nodes = arguments.gpus_per_stage // site.gpus_per_node
+        site = replace(site, gpus_per_stage=arguments.gpus_per_stage, max_nodes=max(site.max_nodes, num_nodes))
+        site.check()
     found, jobs, disk = outlook(plan, site), jobs_left(arguments.config), planned_disk(plan)
     write_text(arguments.html, to_html(found, jobs=jobs, disk=disk))
     print(to_text(found, jobs=jobs, disk=disk) + f"page: {arguments.html}")

@@ -5,7 +5,7 @@ By hand: python workflow/scripts/replay_screen.py results/studies/STUDY/spec.yam
 
 from sftstudy.program import layout_of, parser, read_spec, run
 from sftstudy.spec import StudySpec
-from sftstudy.tables.replay import replay_study
+from sftstudy.tables.replay_files import replay_study
 
 
 def main() -> None:

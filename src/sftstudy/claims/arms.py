@@ -6,22 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from statistics import fmean
 from typing import Literal
 
 import numpy as np
 
 from sftstudy import stats
 from sftstudy.claims.verdicts import Measured, Question, interval_of
-from sftstudy.config import ArmsClaim, Currency, EfficiencyClaim, Reading
+from sftstudy.config import ArmsClaim, Currency, EfficiencyClaim, Reading, TwoArms
 from sftstudy.errors import StudyError
 from sftstudy.ledger import CURRENCIES, Cost, common_budget, latest_within, read_ledger
 from sftstudy.paths import Layout
 from sftstudy.records import ClaimCell, ClaimEffect
-from sftstudy.select import in_first_half
 from sftstudy.spec import PlannedBenchmark
 from sftstudy.stats import Difference, ItemScores
 from sftstudy.stats.equivalence import Effect
-from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak
+from sftstudy.stats.peaks import Curves, in_first_half, optimism, ratio_to_peak
 from sftstudy.stats.power import needed
 from sftstudy.tables.aggregate import Pair, Point, Results, Run, join_items, peak
 
@@ -42,9 +42,9 @@ class Arms:
 
     def measure(self, claim: ArmsClaim, pair: Pair, benchmark: str) -> Measured:
         """First less second at the claim's reading, more being better, with the same at all others beside it."""
-        margin = claim.margins[benchmark]
+        margin, arms = claim.margins[benchmark], self.arms_in(claim, pair)
         question = Question(claim.kind, margin)
-        found = {reading: self.compare(claim.first, claim.second, pair, benchmark, reading) for reading in READINGS}
+        found = {reading: self.compare(*arms, pair, benchmark, reading) for reading in READINGS}
         cell = ClaimCell(
             model=pair[0],
             data=pair[1],
@@ -52,7 +52,9 @@ class Arms:
             verdict="not enough power",
             effect=ClaimEffect(note=f"no complete runs of both arms reach a checkpoint at {claim.at}"),
             margin=margin,
-            details=self._beside(claim, pair, benchmark, found, question),
+            arms=arms,
+            spent=self._spent(arms, pair, benchmark),
+            details=self._beside(arms, pair, benchmark, found, question),
         )
         difference = found[claim.at]
         if difference is None:
@@ -65,7 +67,7 @@ class Arms:
             "p_holds": p_holds,
             "p_fails": p_fails,
             "num_items": difference.num_items,
-            "num_runs": sum(len(self.complete(pair, recipe, benchmark)) for recipe in (claim.first, claim.second)),
+            "num_runs": sum(len(self.complete(pair, recipe, benchmark)) for recipe in arms),
             "needed_seeds": need.seeds,
             "needed_items": need.items,
             "needed_both": need.both,
@@ -79,15 +81,23 @@ class Arms:
         such a second arm never to be as soon.
         """
         question = Question("direction", 0.0, show=lambda value: math.exp(-value))
-        cell = ClaimCell(model=pair[0], data=pair[1], benchmark=benchmark, verdict="not enough power", effect=ClaimEffect())
-        curves = [self.curves(pair, recipe, benchmark) for recipe in (claim.first, claim.second)]
+        arms = self.arms_in(claim, pair)
+        cell = ClaimCell(
+            model=pair[0],
+            data=pair[1],
+            benchmark=benchmark,
+            verdict="not enough power",
+            effect=ClaimEffect(),
+            arms=arms,
+        )
+        curves = [self.curves(pair, recipe, benchmark) for recipe in arms]
         if curves[0] is None or curves[1] is None or curves[0].items != curves[1].items:
             missing = ClaimEffect(note="no complete runs of both arms on the same items")
             return Measured(cell.model_copy(update={"effect": missing}), question, None)
         planned = self.results.study.benchmarks[benchmark]
         found = ratio_to_peak(curves[0], curves[1], average=planned.average, seed=self.seed)
-        rising = [self._still_rising(pair, recipe, benchmark) for recipe in (claim.first, claim.second)]
-        names = [recipe for recipe, late in zip((claim.first, claim.second), rising, strict=True) if late]
+        rising = [self._still_rising(pair, recipe, benchmark) for recipe in arms]
+        names = [recipe for recipe, late in zip(arms, rising, strict=True) if late]
         note = f"best at its last checkpoint, so perhaps still rising: {', '.join(names)}" if names else ""
         numbers = {
             "effect": ClaimEffect(value=found.value, low=found.low, high=found.high, note=note),
@@ -99,15 +109,37 @@ class Arms:
         effect = Effect(-math.log(found.value), found.log_error, math.inf, math.nan)
         return Measured(cell.model_copy(update=numbers), question, effect)
 
+    def pairs(self, claim: TwoArms) -> list[Pair]:
+        """Models and data on which both arms are planned."""
+        return [pair for pair in self.results.pairs if claim.arms_among(self._planned(pair))]
+
+    def arms_in(self, claim: TwoArms, pair: Pair) -> tuple[str, str]:
+        """The two recipes that a claim compares on one of its pairs."""
+        arms = claim.arms_among(self._planned(pair))
+        assert arms is not None, "only pairs with both arms are measured"
+        return arms
+
+    @cache
+    def _planned(self, pair: Pair) -> frozenset[str]:
+        return frozenset(stage.recipe for stage in self.results.study.stages if (stage.model, stage.data) == pair)
+
+    def _spent(self, arms: tuple[str, str], pair: Pair, benchmark: str) -> dict[str, tuple[float, float]]:
+        """What either arm had cost at its last checkpoint, in the mean over seeds; empty where a ledger is missing."""
+        ledgers = [[self.ledger(pair, recipe, run.seed) for run in self.complete(pair, recipe, benchmark)] for recipe in arms]
+        if not all(ledgers) or not all(ledger for each in ledgers for ledger in each):
+            return {}
+        first, second = [[ledger[-1].costs for ledger in each if ledger] for each in ledgers]
+        return {name: (fmean(cost[name] for cost in first), fmean(cost[name] for cost in second)) for name in CURRENCIES}
+
     def _beside(
-        self, claim: ArmsClaim, pair: Pair, benchmark: str, found: Mapping[Reading, Difference | None], question: Question
+        self, arms: tuple[str, str], pair: Pair, benchmark: str, found: Mapping[Reading, Difference | None], question: Question
     ) -> dict[str, ClaimEffect]:
         """The same difference at every reading, and what choosing a peak on the reported items adds to either arm."""
         beside: dict[str, ClaimEffect] = {
             reading: interval_of(effect_of(difference), question) if difference else ClaimEffect(note="no checkpoint within it")
             for reading, difference in found.items()
         }
-        for place, recipe in zip(("first", "second"), claim.recipes, strict=True):
+        for place, recipe in zip(("first", "second"), arms, strict=True):
             beside[f"optimism of the {place} arm's peak"] = self._optimism(pair, recipe, benchmark)
         return beside
 

@@ -41,7 +41,7 @@ def verdicts(results: Results, *, layout: Layout, seed: int) -> list[ClaimRecord
     found: dict[str, ClaimRecord] = {}
     for name, claim in results.study.claims.items():
         if not isinstance(claim, RobustnessClaim):
-            found[name] = _record(name, claim, _measured(claim, results, arms, signals))
+            found[name] = _record(name, claim, _measured(claim, arms, signals))
     for name, claim in results.study.claims.items():
         if isinstance(claim, RobustnessClaim):
             verdict, cells = robust([(found[other].cells, found[other].pooled) for other in claim.claims], claim.claims)
@@ -51,14 +51,15 @@ def verdicts(results: Results, *, layout: Layout, seed: int) -> list[ClaimRecord
     return [found[name] for name in results.study.claims]
 
 
-def _measured(claim: ArmsClaim | EfficiencyClaim | SignalClaim, results: Results, arms: Arms, signals: Signals) -> list[Measured]:
+def _measured(claim: ArmsClaim | EfficiencyClaim | SignalClaim, arms: Arms, signals: Signals) -> list[Measured]:
     measures: dict[type, Callable[[Any, Pair, str], Measured]] = {
         ArmsClaim: arms.measure,
         EfficiencyClaim: arms.measure_efficiency,
         SignalClaim: signals.measure,
     }
     measure = measures[type(claim)]
-    return [measure(claim, pair, benchmark) for pair in results.pairs for benchmark in claim.benchmarks]
+    pairs = signals.pairs(claim) if isinstance(claim, SignalClaim) else arms.pairs(claim)
+    return [measure(claim, pair, benchmark) for pair in pairs for benchmark in claim.benchmarks]
 
 
 def _record(name: str, claim: Claim, measured: list[Measured]) -> ClaimRecord:

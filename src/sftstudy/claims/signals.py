@@ -74,11 +74,19 @@ class Signals:
         }
         return Measured(cell.model_copy(update=numbers), question, effect)
 
+    def pairs(self, claim: SignalClaim) -> list[Pair]:
+        """Models and data on which two or more of the recipes are planned."""
+        stages, named = self.results.study.stages, self._named(claim)
+        planned = {pair: {s.recipe for s in stages if (s.model, s.data) == pair} for pair in self.results.pairs}
+        return [pair for pair, recipes in planned.items() if len(named & recipes) > 1]
+
+    def _named(self, claim: SignalClaim) -> set[str]:
+        return {cell for recipe in claim.recipes for cell in self.results.study.sweeps.get(recipe, [recipe])}
+
     def ranked(self, claim: SignalClaim, pair: Pair, benchmark: str) -> list[Ranked]:
         """The recipes with a complete run, in the order of their names."""
-        names = {cell for recipe in claim.recipes for cell in self.results.study.sweeps.get(recipe, [recipe])}
         found = []
-        for recipe in sorted(names):
+        for recipe in sorted(self._named(claim)):
             values = []
             for run in self.results.runs(pair, recipe, benchmark):
                 first = self._first_stage(pair, recipe, run.seed)

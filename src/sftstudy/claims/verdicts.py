@@ -16,11 +16,14 @@ from scipy import stats as distributions
 
 from sftstudy import stats
 from sftstudy.records import ClaimCell, ClaimEffect, Verdict
+from sftstudy.stats import power
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
 
 ALPHA = 0.05
 LEVEL = 1 - ALPHA
+TAU, I2, Q = "standard deviation between pairs", "I2, share of variation between pairs", "p of equal effects (Cochran's Q)"
+"""What goes with a pooled effect: how much it differs between models and data."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Question:
     `show` turns an effect as it is analysed into what is printed: tanh of a transformed correlation, exp of a logarithm.
     """
 
-    kind: str
+    kind: power.Question
     margin: float
     show: Callable[[float], float] = field(default=lambda value: value)
 
@@ -63,7 +66,7 @@ def decide(measured: Sequence[Measured]) -> tuple[Verdict, list[ClaimCell]]:
     return together([cell.verdict for cell in cells]), cells
 
 
-NEEDS = ("needed_seeds", "needed_items", "needed_both", "needed_recipes")
+NEEDS = ("needed_seeds", "needed_items", "needed_both", "needed_recipes", "needed_pairs")
 """Fields that only an open question has."""
 
 
@@ -103,9 +106,9 @@ def pooled(measured: Sequence[Measured]) -> list[ClaimCell]:
         made = pool([one.effect.value for one in here if one.effect], [one.effect.error for one in here if one.effect])
         p_holds, p_fails = question.tests(made.effect)
         spread = {
-            "standard deviation between pairs": ClaimEffect(value=math.sqrt(made.tau2)),
-            "I2, share of variation between pairs": ClaimEffect(value=made.i2),
-            "p of equal effects (Cochran's Q)": ClaimEffect(value=made.q_p),
+            TAU: ClaimEffect(value=math.sqrt(made.tau2)),
+            I2: ClaimEffect(value=made.i2),
+            Q: ClaimEffect(value=made.q_p),
         }
         cell = ClaimCell(
             model="",
@@ -117,6 +120,7 @@ def pooled(measured: Sequence[Measured]) -> list[ClaimCell]:
             p_holds=None if any(one.cell.p_holds is None for one in here) else p_holds,
             p_fails=None if any(one.cell.p_fails is None for one in here) else p_fails,
             num_runs=len(here),
+            needed_pairs=power.needed_effects(made.effect, len(here), question.margin, question.kind),
             details=spread,
         )
         found.append(Measured(cell, question, made.effect))
@@ -136,11 +140,11 @@ def robust(
             pairs = [cell for cell in single if cell.benchmark == benchmark]
             one = next((cell for cell in overall if cell.benchmark == benchmark), None)
             if one is None:
-                note = (
-                    f"effects of {sum(cell.effect.value is not None for cell in pairs)} pair(s) of model and data; two are needed"
-                )
+                known = sum(cell.effect.low != cell.effect.high for cell in pairs)
+                note = f"{known} pair{'' if known == 1 else 's'} of model and data with an interval; two are needed"
                 one = ClaimCell(model="", data="", benchmark=benchmark, verdict="not enough power", effect=ClaimEffect(note=note))
             refuted: list[Verdict] = ["does not hold"] if any(cell.verdict == "does not hold" for cell in pairs) else []
             verdict = together([one.verdict, *refuted])
-            cells.append(one.model_copy(update={"benchmark": f"{name}: {benchmark}", "verdict": verdict}))
+            unneeded = {} if verdict == "not enough power" else dict.fromkeys(NEEDS)
+            cells.append(one.model_copy(update={"benchmark": f"{name}: {benchmark}", "verdict": verdict} | unneeded))
     return together([cell.verdict for cell in cells]), cells

@@ -17,9 +17,9 @@ import numpy as np
 from sftstudy import stats
 from sftstudy.claims.arms import Arms
 from sftstudy.guide.composite import combine, compare, level
-from sftstudy.select import in_first_half, natural
+from sftstudy.select import natural
 from sftstudy.stats import Difference, ItemScores
-from sftstudy.stats.peaks import optimism
+from sftstudy.stats.peaks import in_first_half, optimism
 from sftstudy.tables.aggregate import ALPHA, Pair, Point, Run
 
 RULE = (

@@ -114,11 +114,10 @@ def estimate(scores: ItemScores, unit: Unit, *, average: Average = "micro", leve
     if by_seed.size == 0 or np.isnan(by_seed).any():
         return None
     value = float(by_seed.mean())
-    variance, freedom, num_draws = _item_variance(_mean_over_seeds(scores.values), scores, average)
+    error, freedom, num_draws = error_of_mean(scores, average)
     num_items = int((~np.isnan(scores.values)).any(axis=0).sum())
     if num_draws < 2:
         return Estimate(value, None, None, num_items, len(scores.seeds))
-    error, freedom = _standard_error(variance, freedom, [by_seed])
     half = float(stats.t.isf((1 - level) / 2, freedom)) * error
     if unit == "rating" and half == 0:
         return Estimate(value, None, None, num_items, len(scores.seeds))
@@ -128,6 +127,13 @@ def estimate(scores: ItemScores, unit: Unit, *, average: Average = "micro", leve
         reach = 1.0 - ((1.0 - level) / 2) ** (1.0 / num_draws)
         low, high = (low, max(high, reach)) if value == floor else (min(low, 1.0 - reach), high)
     return Estimate(value, low, high, num_items, len(scores.seeds))
+
+
+def error_of_mean(scores: ItemScores, average: Average) -> tuple[float, float, int]:
+    """Standard error of an arm's mean over items and seeds, its degrees of freedom, and how many items or clusters are drawn."""
+    by_seed = np.array([mean(row, scores.tasks, average) for row in scores.values])
+    variance, freedom, num_draws = _item_variance(_mean_over_seeds(scores.values), scores, average)
+    return *_standard_error(variance, freedom, [by_seed]), num_draws
 
 
 def paired_difference(

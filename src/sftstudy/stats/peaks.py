@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from sftstudy.stats.items import Array, Average, mean
+from sftstudy.stats.items import Array, Average, ItemScores, error_of_mean, mean
 
 BLOCK = 100
 """Bootstrap draws that are in memory at once."""
@@ -31,11 +33,23 @@ class Curves:
 
 @dataclass(frozen=True)
 class Position:
-    """Samples to the peak, in the mean over seeds, with its interval."""
+    """Samples to the peak, in the mean over seeds, with its interval, which reaches to the value itself."""
 
     value: float
     low: float
     high: float
+
+
+@dataclass(frozen=True)
+class Optimism:
+    """What choosing the peak on the reported items adds to it, in the mean over seeds.
+
+    The interval is over items and seeds, for the checkpoints that were chosen; it is None if both halves choose the same ones.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,8 @@ def samples_to_peak(curves: Curves, *, average: Average, seed: int, num_draws: i
     """
     (draws,) = _draws([curves], average=average, seed=seed, num_draws=num_draws)
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return Position(float(_at_peak(_scores(curves, average), curves.samples).mean()), float(low), float(high))
+    value = float(_at_peak(_scores(curves, average), curves.samples).mean())
+    return Position(value, min(float(low), value), max(float(high), value))
 
 
 def ratio_to_peak(
@@ -97,6 +112,40 @@ def optimism(values: Array, half: Sequence[bool], tasks: Sequence[str], *, avera
     scores = [np.array([mean(row[part], list(names[part]), average) for row in values]) for part in (inside, ~inside)]
     chosen = [int(np.nanargmax(score)) for score in scores]
     return float(sum(scores[i][chosen[i]] - scores[i][chosen[1 - i]] for i in (0, 1)) / 2)
+
+
+def in_first_half(item: str) -> bool:
+    """Whether an item belongs to the half that a selection may look at, by the hash of its name: about as many do as do not."""
+    return hashlib.sha256(f"half\t{item}".encode()).digest()[0] % 2 == 0
+
+
+def optimism_of_peak(curves: Curves, *, average: Average, level: float = 0.95) -> Optimism | None:
+    """`optimism` in the mean over seeds, on the halves that every selection uses, with its interval. None if a half is empty.
+
+    On each half, the checkpoint chosen there is compared with the one chosen on the other, item by item: the error is that of
+    the mean of these differences, halves (and tasks within them, for a macro average) being strata.
+    """
+    half = [in_first_half(cluster) for cluster in curves.clusters]
+    if not 0 < sum(half) < len(half):
+        return None
+    names, inside = np.asarray(curves.tasks), np.asarray(half)
+    gaps = np.empty((len(curves.values), len(half)))
+    for gap, values in zip(gaps, curves.values, strict=True):
+        own = {first: _best_on(values, names, inside == first, average) for first in (True, False)}
+        for first in (True, False):
+            gap[inside == first] = (values[own[first]] - values[own[not first]])[inside == first]
+    value = float(np.mean([optimism(values, half, curves.tasks, average=average) for values in curves.values]))
+    if not np.nan_to_num(gaps).any():
+        return Optimism(value, None, None)
+    strata = tuple(f"{first} {task if average == 'macro' else ''}" for first, task in zip(half, curves.tasks, strict=True))
+    scores = ItemScores(tuple(range(len(gaps))), curves.items, strata, curves.clusters, gaps)
+    error, freedom, _ = error_of_mean(scores, "macro")
+    reach = float(stats.t.isf((1 - level) / 2, freedom)) * error
+    return Optimism(value, max(0.0, value - reach), value + reach)
+
+
+def _best_on(values: Array, tasks: Array, part: Array, average: Average) -> int:
+    return int(np.nanargmax([mean(row[part], list(tasks[part]), average) for row in values]))
 
 
 def _scores(curves: Curves, average: Average) -> Array:
@@ -140,13 +189,15 @@ def _weighted(curves: Curves, weights: Array, average: Average) -> Array:
     """Weighted scores: draws x seeds x checkpoints; a macro average leaves out tasks without a valid item in the draw."""
     num_seeds, num_checkpoints, num_items = curves.values.shape
     flat = curves.values.reshape(-1, num_items)
-    valid = (~np.isnan(flat)).astype(float)
-    filled = np.nan_to_num(flat)
+    valid, filled = ~np.isnan(flat), np.nan_to_num(flat)
+    complete = bool(valid.all())
     tasks = np.asarray(curves.tasks) if average == "macro" else np.full(num_items, "")
     sums, counts = np.zeros((len(weights), len(flat))), np.zeros((len(weights), len(flat)))
     for task in np.unique(tasks):
-        here = tasks == task
-        total, number = weights[:, here] @ filled[:, here].T, weights[:, here] @ valid[:, here].T
+        here = np.flatnonzero(tasks == task)
+        drawn = weights[:, here]
+        total = drawn @ filled[:, here].T
+        number = np.broadcast_to(drawn.sum(axis=1)[:, None], total.shape) if complete else drawn @ valid[:, here].T.astype(float)
         sums += np.divide(total, number, out=np.zeros_like(total), where=number > 0)
         counts += number > 0
     means = np.divide(sums, counts, out=np.full_like(sums, math.nan), where=counts > 0)

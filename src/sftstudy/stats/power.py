@@ -8,10 +8,12 @@ from typing import Literal
 
 from scipy import stats
 
+from sftstudy.stats.equivalence import Effect
 from sftstudy.stats.items import Difference
 
 POWER = 0.8
 MOST_SEEDS = 100
+MOST_EFFECTS = 100
 MOST_ITEMS_FACTOR = 1000
 
 Question = Literal["direction", "equivalence"]
@@ -67,6 +69,20 @@ def needed(difference: Difference, margin: float, question: Question, *, level: 
         return Needed(seeds, items)
     pairs = [(count, found) for count in counts if (found := items_for(count))]
     return Needed(None, None, min(pairs, key=lambda pair: (pair[0] * pair[1], pair[0]), default=None))
+
+
+def needed_effects(pooled: Effect, num_effects: int, margin: float, question: Question, *, level: float = 0.95) -> int | None:
+    """Effects like those that were pooled, of other models and data, with which their mean would show the same with 80 % power.
+
+    The error of a mean of k effects goes with 1 / sqrt(k), and its t has k - 1 degrees. None if no number up to the limit does.
+    """
+    first, second = ((1 + level) / 2, POWER) if question == "direction" else (level, (1 + POWER) / 2)
+
+    def enough(number: int) -> bool:
+        error = pooled.error * math.sqrt(num_effects / number)
+        return float(stats.t.ppf(first, number - 1) + stats.t.ppf(second, number - 1)) * error <= margin
+
+    return next((number for number in range(num_effects, MOST_EFFECTS + 1) if enough(number)), None)
 
 
 def needed_pairs(correlation: float, *, level: float = 0.95) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -22,9 +22,11 @@ from sftstudy.averages import NORMALISED, strata
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout, score_stem
+from sftstudy.records import PROTOCOL, AskedBenchmark, AskedTask
 from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 from sftstudy.stats import Difference, Estimate, ItemScores
-from sftstudy.tables.collect import read_items
+from sftstudy.stats.peaks import Curves
+from sftstudy.tables.collect import Row, read_items, read_missing
 
 ALPHA = 0.05
 
@@ -44,6 +46,7 @@ class Point:
     value: float | None
     higher_is_better: bool
     items: Path
+    weights_hash: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Cell:
-    """A recipe on a benchmark over its complete seeds; everything is None if there is none. Samples are means over seeds."""
+    """A recipe on a benchmark over its complete seeds; everything is None if there is none. Samples are means over seeds.
+
+    `points` are the checkpoints behind it, one per seed.
+    """
 
     scores: ItemScores | None
     estimate: Estimate | None
@@ -66,6 +72,7 @@ class Cell:
     seeds: tuple[int, ...]
     planned_seeds: tuple[int, ...]
     higher_is_better: bool = True
+    points: tuple[Point, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,19 @@ class Results:
 
     def __init__(self, study: StudySpec, scores: pd.DataFrame, *, layout: Layout) -> None:
         self.study = study
-        self._layout = layout
+        self.layout = layout
         self._rows: dict[tuple[str, ...], list[dict[str, object]]] = {}
-        for row in scores[scores["task"] == scores["benchmark"]].to_dict("records"):
-            key = (*_stage_key(row), str(row["benchmark"]), str(row["metric"]))
-            self._rows.setdefault(key, []).append({str(k): v for k, v in row.items()})
+        self._asked: dict[str, dict[str, dict[str, object]]] = {}
+        for record in scores.to_dict("records"):
+            row = {str(name): value for name, value in record.items()}
+            benchmark, task, metric = str(row["benchmark"]), str(row["task"]), str(row["metric"])
+            if task == benchmark:
+                self._rows.setdefault((*_stage_key(row), benchmark, metric), []).append(row)
+            planned = study.benchmarks.get(benchmark)
+            if planned and metric == planned.metric and not np.isnan(float(str(row["value"]))):
+                self._asked.setdefault(benchmark, {}).setdefault(task, row)
         self.items = lru_cache(maxsize=None)(read_items)
+        self._missing = read_missing(layout.missing_csv())
 
     @property
     def spreads(self) -> dict[str, float]:
@@ -117,12 +131,74 @@ class Results:
         metric = metric or self.study.benchmarks[benchmark].metric
         return [self._run(seed, planned[seed], benchmark, metric) for seed in sorted(planned)]
 
-    def normalised(self, pair: Pair, recipe: str, benchmark: str) -> tuple[float, float] | None:
-        """Mean peak on the leaderboard's scale and mean samples seen there, over complete runs; None if there are none."""
-        points = [peak(run.points) for run in self.runs(pair, recipe, benchmark, metric=NORMALISED) if run.complete]
+    def normalised(self, pair: Pair, recipe: str, benchmark: str, measure: Measure) -> Cell:
+        """A cell on the leaderboard's scale, of complete runs. It has no interval and no items: those are of the raw scores."""
+        runs = self.runs(pair, recipe, benchmark, metric=NORMALISED)
+        points = tuple(_chosen(run, measure) for run in runs if run.complete)
         if not points:
+            return Cell(None, None, None, None, (), tuple(run.seed for run in runs))
+        value = float(np.mean([point.value for point in points]))
+        return Cell(
+            scores=None,
+            estimate=Estimate(value, None, None, 0, len(points)),
+            samples_seen=float(np.mean([point.samples_seen for point in points])),
+            samples_spent=float(np.mean([point.samples_spent for point in points])),
+            seeds=tuple(run.seed for run in runs if run.complete),
+            planned_seeds=tuple(run.seed for run in runs),
+            points=points,
+        )
+
+    def curves(self, pair: Pair, recipe: str, benchmark: str, *, over: Literal["samples_seen", "samples_spent"]) -> Curves | None:
+        """All checkpoints of the complete runs of a recipe; None if there is none or runs differ in length."""
+        planned = self.study.benchmarks[benchmark]
+        runs = [run for run in self.runs(pair, recipe, benchmark) if run.complete]
+        if not runs or len({len(run.points) for run in runs}) > 1:
             return None
-        return float(np.mean([point.value for point in points])), float(np.mean([point.samples_seen for point in points]))
+        sign = 1.0 if runs[0].points[0].higher_is_better else -1.0
+        ordered = [sorted(run.points, key=lambda point: (getattr(point, over), point.stage, point.ckpt)) for run in runs]
+        seeds = tuple(run.seed for run in runs)
+        columns = [
+            join_items(
+                seeds,
+                [self.items_of(point, benchmark) for point in points],
+                clustered=planned.clustered,
+                families=planned.families,
+            )
+            for points in zip(*ordered, strict=True)
+        ]
+        return Curves(
+            samples=np.array([[getattr(point, over) for point in points] for points in ordered], dtype=float),
+            values=sign * np.stack([column.values for column in columns], axis=1),
+            items=columns[0].items,
+            tasks=columns[0].tasks,
+            clusters=columns[0].clusters,
+        )
+
+    def asked(self, benchmark: str) -> AskedBenchmark:
+        """How a benchmark was asked and graded, which is the same for all of its rows."""
+        planned = self.study.benchmarks[benchmark]
+        known = {name: getattr(planned, name) for name in ("suite", "metric", "average", "unit", "chance")}
+        rows = self._asked.get(benchmark, {})
+        shared = {name: value for name, value in rows.get(benchmark, {}).items() if name in (*PROTOCOL, "num_fewshot")}
+        names = {"version": "task_version", "items_hash": "items_hash", "protocol_hash": "protocol_hash"}
+        tasks = {
+            task: AskedTask.model_validate({name: row[column] for name, column in names.items()})
+            for task, row in sorted(rows.items())
+            if task != benchmark
+        }
+        return AskedBenchmark.model_validate(known | shared | {"tasks": tasks})
+
+    def lacking(self, pair: Pair, recipe: str, seed: int, benchmark: str) -> dict[str, str]:
+        """Record of a run -> why its scores on a benchmark are not there, as `missing.csv` says; paths are below `results/`."""
+        suite, found = self.study.benchmarks[benchmark].suite, {}
+        for stage in self.study.stages:
+            if (stage.model, stage.data, stage.recipe, stage.seed) == (*pair, recipe, seed):
+                folder = self.layout.stage_results(*pair, recipe, seed, stage.stage)
+                paths = [score_stem(folder, suite, f"{part}.json") for part in stage.scores.get(suite, {})]
+                for path in [folder / "training.json", *paths]:
+                    if reason := self._missing.get(path.as_posix()):
+                        found[path.relative_to(self.layout.results).as_posix()] = reason
+        return found
 
     def base(self, model: str, benchmark: str) -> Cell:
         """The untouched model's score."""
@@ -145,7 +221,7 @@ class Results:
         points: list[Point] = []
         complete = bool(stages)
         for stage in sorted(stages, key=lambda s: s.stage):
-            folder = self._layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+            folder = self.layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
             expected = stage.scores.get(suite, {})
             rows = [
                 row
@@ -163,7 +239,7 @@ class Results:
 def load_results(study: StudySpec, *, layout: Layout) -> Results:
     """Results of a study from `scores.csv`. Raises StudyError if that was not made yet."""
     path = layout.scores_csv()
-    text = dict.fromkeys(("model", "data", "recipe", "stage", "suite", "part", "ckpt", "benchmark", "task", "spec_hash"), str)
+    text = {field.name: str for field in fields(Row) if str(field.type).startswith("str")}
     try:
         scores = pd.read_csv(
             path, dtype=text, keep_default_na=False, na_values={name: [""] for name in ("value", "stderr", "spread")}
@@ -187,7 +263,7 @@ def make_cell(
     planned = tuple(run.seed for run in runs)
     if not complete:
         return Cell(None, None, None, None, (), planned)
-    points = [peak(run.points) if measure == "peak" else run.points[-1] for run in complete]
+    points = [_chosen(run, measure) for run in complete]
     seeds = tuple(run.seed for run in complete)
     tables = [items_of(point) for point in points]
     scores = join_items(seeds, tables, clustered=benchmark.clustered, families=benchmark.families)
@@ -199,7 +275,12 @@ def make_cell(
         seeds=seeds,
         planned_seeds=planned,
         higher_is_better=points[0].higher_is_better,
+        points=tuple(points),
     )
+
+
+def _chosen(run: Run, measure: Measure) -> Point:
+    return peak(run.points) if measure == "peak" else run.points[-1]
 
 
 def join_items(
@@ -258,7 +339,7 @@ def judge(cells: Sequence[Cell], benchmark: PlannedBenchmark) -> list[Verdict]:
     return verdicts
 
 
-def _stage_key(row: dict[object, object]) -> tuple[str, str, str, str, str]:
+def _stage_key(row: dict[str, object]) -> tuple[str, str, str, str, str]:
     model, data, recipe, seed, stage = (str(row[name]) for name in ("model", "data", "recipe", "seed", "stage"))
     return model, data, recipe, seed, stage
 
@@ -273,4 +354,5 @@ def _point(row: dict[str, object], items: Path) -> Point:
         value=None if np.isnan(value) else value,
         higher_is_better=bool(row["higher_is_better"]),
         items=items,
+        weights_hash=str(row["weights_hash"]),
     )

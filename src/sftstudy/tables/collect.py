@@ -24,6 +24,9 @@ from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.records import SCORED, ModelRecord, Score, ScoreRecord, TrainingRecord
 from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 
+FAULTS = ("missing", "stale spec", "broken", "other weights", "mixed items", "mixed protocols", "failed verdicts")
+"""Reasons in `missing.csv` that ask for mending. Any other is a status that a run has by design, such as `stopped at rung 0.1`."""
+
 ITEM_COLUMNS = ("ckpt", "benchmark", "task", "metric", "item", "item_hash", "value", "weight")
 
 
@@ -105,6 +108,14 @@ def read_items(path: Path) -> pd.DataFrame:
             f"{path}: not a file of items ({str(error).splitlines()[0]}); delete it and score that stage again"
         ) from None
     return items.astype({name: float if name in ("value", "weight") else str for name in ITEM_COLUMNS})
+
+
+def read_missing(path: Path) -> dict[str, str]:
+    """Record -> why it is missing, as `missing.csv` says; nothing if that file was not made yet."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
 
 
 def read_training(stage: PlannedStage, *, layout: Layout) -> TrainingRecord | None:

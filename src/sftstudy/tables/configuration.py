@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sftstudy.config import ConfigurationTable, Origin
+from sftstudy.records import PedigreeRecord, SettingCell, ValueOfRun
 from sftstudy.spec import Setting, StudySpec
-from sftstudy.tables.printed import Block, Printed, Text, factor_text
+from sftstudy.tables.printed import Block, Printed, Text, factor_text, slug
 
-CSV_COLUMNS = ("subject", "name", "part", "key", "value", "source")
+CSV_COLUMNS = ("cell", "subject", "name", "part", "key", "value", "source")
 MARKS: dict[Origin, str] = {"paper": "ᵖ", "cited": "ᵇ", "code": "ᶜ", "assumed": "ᵃ"}
 SOURCES: dict[Origin, str] = {
     "paper": "stated by the paper",
@@ -24,31 +26,28 @@ LONGEST_LIST = 6
 
 def build_configuration(study: StudySpec, table: str, definition: ConfigurationTable) -> Printed:
     """Every value of every run with its source: what is common to all of a kind first, then the rest name by name."""
-    printed = Printed(name=f"{study.name}-{table}", caption=definition.caption, columns=CSV_COLUMNS, wide=(1,))
+    pedigree = PedigreeRecord(study=study.name, table=table, cells={}, records={})
+    printed = Printed(study.name, table, definition.caption, CSV_COLUMNS, pedigree, wide=(1,))
     for subject, title in TITLES.items():
         settings = [setting for setting in study.settings if setting.subject == subject]
         names = list(dict.fromkeys(setting.name for setting in settings))
         common = [setting for setting in settings if setting.name == names[0] and _is_common(setting, settings, names)]
         heading = f"{title}: {', '.join(names)}" if len(names) <= LONGEST_LIST else f"{title}: all {len(names)}"
-        rows = [(Text(_key(setting)), _value(setting), Text(_source(setting))) for setting in common]
+        rows = []
+        for setting in common:
+            same = [other for other in settings if _identity(other) == _identity(setting)]
+            key = _add(printed, "/".join(slug(part) for part in (subject, setting.part, setting.key) if part), same)
+            rows.append((Text(key_text(setting)), replace(_value(setting), key=key), Text(_source(setting))))
         if rows:
             printed.blocks.append(Block(heading, ("Setting", "Value", "Source"), tuple(rows)))
         shared = {_identity(setting) for setting in common}
-        own = [(name, [s for s in settings if s.name == name and _identity(s) not in shared]) for name in names]
-        lists = [(Text(name), Text(_listed(differing))) for name, differing in own if differing]
+        lists = []
+        for name in names:
+            if differing := [s for s in settings if s.name == name and _identity(s) not in shared]:
+                key = _add(printed, f"{subject}/{slug(name)}/own", differing)
+                lists.append((Text(name), Text(_listed(differing), key=key)))
         if lists:
             printed.blocks.append(Block(f"{title}, where they differ", ("Name", "Values"), tuple(lists)))
-    printed.lines.extend(
-        {
-            "subject": setting.subject,
-            "name": setting.name,
-            "part": setting.part,
-            "key": setting.key,
-            "value": json.dumps(setting.value, ensure_ascii=False),
-            "source": setting.origin or "",
-        }
-        for setting in study.settings
-    )
     used = [origin for origin in MARKS if any(setting.origin == origin for setting in study.settings)]
     if used:
         printed.notes.append("Source of a value: " + "; ".join(f"{MARKS[origin]} {SOURCES[origin]}" for origin in used) + ".")
@@ -56,6 +55,22 @@ def build_configuration(study: StudySpec, table: str, definition: ConfigurationT
         printed.notes.append("Without a source: a user's own.")
     printed.notes.append("Left out: what is absent, and what cannot change a number, such as memory limits.")
     return printed
+
+
+def _add(printed: Printed, key: str, settings: Sequence[Setting]) -> str:
+    """File values that are printed in one cell: a line each, and the cell's pedigree."""
+    for setting in settings:
+        line = {name: getattr(setting, name) for name in ("subject", "name", "part", "key")}
+        value = json.dumps(setting.value, ensure_ascii=False)
+        printed.lines.append(line | {"cell": key, "value": value, "source": setting.origin or ""})
+    values = [
+        ValueOfRun(
+            subject=s.subject, name=s.name, part=s.part, key=s.key, value=s.value, source=SOURCES[s.origin] if s.origin else ""
+        )
+        for s in settings
+    ]
+    printed.pedigree.cells[key] = SettingCell(values=values)
+    return key
 
 
 class Assumptions:
@@ -73,6 +88,11 @@ class Assumptions:
     def mark(self, subject: str, name: str) -> str:
         """Mark of a recipe that assumes more than all others do, or of a benchmark that assumes anything; else empty."""
         return MARKS["assumed"] if self._of(subject, name) else ""
+
+    def of_cell(self, model: str, data: str, recipe: str, benchmark: str) -> list[Setting]:
+        """All assumed values that a cell rests on."""
+        names = {"model": model, "data": data, "recipe": recipe, "benchmark": benchmark}
+        return [s for s in self._settings if names.get(s.subject, s.name) == s.name]
 
     def notes(self, recipes: dict[str, str], benchmarks: Sequence[str]) -> list[str]:
         """What the mark means, and a list of what is assumed. `recipes` is label -> name."""
@@ -110,7 +130,8 @@ def _is_common(setting: Setting, settings: Sequence[Setting], names: Sequence[st
     return {other.name for other in settings if _identity(other) == _identity(setting)} == set(names)
 
 
-def _key(setting: Setting) -> str:
+def key_text(setting: Setting) -> str:
+    """A key with the phase that it is of."""
     return f"{setting.part}: {setting.key}" if setting.part else setting.key
 
 
@@ -120,7 +141,7 @@ def _keys(settings: Sequence[Setting]) -> str:
 
 
 def _value(setting: Setting) -> Text:
-    return Text(_text(setting.value))
+    return Text(value_text(setting.value))
 
 
 def _source(setting: Setting) -> str:
@@ -128,13 +149,14 @@ def _source(setting: Setting) -> str:
 
 
 def _listed(settings: Sequence[Setting]) -> str:
-    return ", ".join(f"{_key(s)} {_text(s.value)}{MARKS[s.origin] if s.origin else ''}" for s in settings)
+    return ", ".join(f"{key_text(s)} {value_text(s.value)}{MARKS[s.origin] if s.origin else ''}" for s in settings)
 
 
-def _text(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as people write it; long lists are cut."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {value_text(item)}" for key, item in value.items())
     if isinstance(value, list):
-        shown = [_text(item) for item in value[:LONGEST_LIST]]
+        shown = [value_text(item) for item in value[:LONGEST_LIST]]
         return ", ".join(shown) + (f", … ({len(value)})" if len(value) > LONGEST_LIST else "")
     return factor_text(value)

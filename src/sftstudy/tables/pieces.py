@@ -62,23 +62,35 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, style: str = "
 
 
 def interval_chart(
-    low: float, value: float, high: float, *, reach: float, band: tuple[float, float] | None = None, label: str = "interval"
+    low: float,
+    value: float,
+    high: float,
+    *,
+    reach: float,
+    band: tuple[float, float] | None = None,
+    diamond: bool = False,
+    label: str = "interval",
 ) -> str:
-    """An interval with its value on an axis from -reach to reach, a line at zero, perhaps over a band."""
+    """An interval with its value on an axis from -reach to reach, a line at zero, perhaps over a band; or a diamond as wide."""
 
     def across(x: float) -> float:
-        return EDGE + (WIDTH - 2 * EDGE) * (min(max(x, -reach), reach) + reach) / (2 * reach)
+        return EDGE + (WIDTH - 2 * EDGE) * (x + reach) / (2 * reach)
 
     drawn = ""
     if band:
         width = across(band[1]) - across(band[0])
         drawn = f'<rect class="band" x="{across(band[0]):.1f}" y="3" width="{width:.1f}" height="{HEIGHT - 6}"/>'
-    middle = HEIGHT / 2
+    low, value, high, middle = across(low), across(value), across(high), HEIGHT / 2
+    corners = f"{low:.1f},{middle} {value:.1f},{middle - 5} {high:.1f},{middle} {value:.1f},{middle + 5:.0f}"
+    shape = (
+        f'<polygon class="value" points="{corners}"/>'
+        if diamond
+        else f'<line class="range" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>'
+        f'<circle class="value" cx="{value:.1f}" cy="{middle}" r="3.4"/>'
+    )
     return (
         f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{drawn}'
-        f'<line class="zero" x1="{across(0):.1f}" y1="1" x2="{across(0):.1f}" y2="{HEIGHT - 1}"/>'
-        f'<line class="range" x1="{across(low):.1f}" y1="{middle}" x2="{across(high):.1f}" y2="{middle}"/>'
-        f'<circle class="value" cx="{across(value):.1f}" cy="{middle}" r="3.4"/></svg>'
+        f'<line class="zero" x1="{across(0):.1f}" y1="1" x2="{across(0):.1f}" y2="{HEIGHT - 1}"/>{shape}</svg>'
     )
 
 

@@ -8,11 +8,12 @@ from html import escape
 
 from sftstudy import forecast, needs
 from sftstudy.forecast import Need
-from sftstudy.outlook import KEEP, PLACES, RUNG, Fit, Outlook, Work, hours
+from sftstudy.outlook import PLACES, Fit, Link, Outlook, Work, hours
+from sftstudy.survival import KEEP, RUNG
 from sftstudy.tables.style import PAGE_STYLE
 
 COLUMNS = ("runs", "stages", "checkpoints", "training", "scoring", "GPU-hours", "judge calls", "cost")
-MAX_NAMES, MAX_FITS, MAX_STUDIES = 3, 8, 24
+MAX_NAMES, MAX_FITS, MAX_STUDIES, MAX_STARTS = 3, 8, 24, 16
 """What a page has room for; the text has all."""
 
 STYLE = (
@@ -36,33 +37,41 @@ STYLE = (
 
 
 def rows_of(outlook: Outlook) -> dict[str, Work]:
-    """The sums that are compared: label -> work."""
-    return {
+    """The sums that are compared: label -> work. Without a screen the plan is what it takes; with screens it is an upper bound."""
+    plan = outlook.forecast.plan
+    rows = {
         "as planned": outlook.shared,
         "each study by itself": outlook.no_reuse,
         "every run from the base": outlook.nothing_shared,
-        "as planned, stopping early": outlook.stopped,
-        "left to do": outlook.left,
     }
+    if plan.screens.specs:
+        rows["as planned, with its screens"] = outlook.screened
+    if len(plan.screens.specs) < len(plan.studies):
+        rows["as planned, stopping early"] = outlook.stopped
+    return rows | {"left to do": outlook.left}
 
 
 def to_text(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
     """For a terminal."""
     labels = [*rows_of(outlook).items(), *((f"  {name}", work) for name, work in outlook.studies.items())]
     table = [["", *COLUMNS], *([label, *_cells(work)] for label, work in labels)]
-    chain = [[f"  {link.job}", _hours(link.hours)] for link in outlook.chain]
+    chain = [[f"  {link.job}", "" if link.is_barrier else _hours(link.hours)] for link in outlook.chain]
     lines = [
         f"plan of {', '.join(outlook.studies)} on {_site(outlook)}",
         "",
         *_aligned(table),
         "",
+        *_screens(outlook),
         disk,
+        *outlook.warnings,
         *(f"does not fit as its recipe says: {name}" for name in outlook.too_large),
         f"jobs left: {sum(jobs.values()):,}: " + ", ".join(f"{rule} {count:,}" for rule, count in jobs.items()),
         "",
         f"longest chain: {_hours(hours(outlook.chain))}",
         *_aligned(chain),
     ]
+    if outlook.starts:
+        lines += ["", f"{STARTS}:", *_aligned([[f"  {job}", f"{number:,} starts"] for job, number in outlook.starts.items()])]
     for fit in outlook.fits:
         places = [[f"  {way}", *(_fit_text(need) for need in needs.values())] for way, needs in fit.ways.items()]
         lines += ["", f"does it fit: {fit.model}, {_names(fit.recipes)}", *_aligned([["", *PLACES], *places])]
@@ -73,13 +82,15 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
     """The whole page."""
     title = escape(_names(list(outlook.studies)))
     shared, alone = outlook.shared, outlook.nothing_shared
-    saved = 1 - shared.gpu_hours / alone.gpu_hours if alone.gpu_hours else 0.0
+    saved = max(0.0, 1 - shared.gpu_hours / alone.gpu_hours) if alone.gpu_hours else 0.0
     headline = [
-        f"<b>{shared.gpu_hours:,.0f} GPU-hours</b> for {shared.runs:,} runs in {shared.stages:,} stages, "
+        f"<b>{_amount(shared.gpu_hours)} GPU-hours</b> for {shared.runs:,} runs in {shared.stages:,} stages, "
         f"{saved:.0%} less than if every run of every study were trained from the base.",
+        *(escape(line[0].upper() + line[1:]) + "." for line in _screens(outlook)),
         f"No sooner than in <b>{_hours(hours(outlook.chain))}</b>, however many GPUs there are.",
         escape(disk[0].upper() + disk[1:]) + ".",
         *(f"Not counted: {escape(name)}, whose size is not known yet." for name in sorted(shared.unknown)),
+        *(f"<b>{escape(line)}</b>" for line in outlook.warnings),
         *([f"<b>Does not fit</b> as the recipe says: {escape(_names(outlook.too_large))}."] if outlook.too_large else []),
     ]
     studies = list(outlook.studies.items())[:MAX_STUDIES]
@@ -113,9 +124,10 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
 <section>
 <h2>Longest chain <small>{_hours(hours(outlook.chain))}</small></h2>
 <div class="chain">
-{_joined(_bar(link.job, link.hours, max(one.hours for one in outlook.chain)) for link in outlook.chain)}
+{_joined(_bar(link, max(one.hours for one in outlook.chain)) for link in outlook.chain)}
 </div>
 </section>
+{_starts(outlook)}
 <div class="fits">
 {_joined(_fit(fit) for fit in outlook.fits[:MAX_FITS])}
 </div>
@@ -136,23 +148,56 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
 
 def _site(outlook: Outlook) -> str:
     site = outlook.forecast.site
-    return (
-        f"{site.gpu.name}, {site.gpu.memory_gb:.0f} GB, {site.gpus_per_node} on a node, {site.gpus_per_stage} or more for a stage"
-    )
+    nodes = f" of up to {site.max_nodes} nodes" if site.max_nodes > 1 else ""
+    limits = {"a GPU": site.gpu_max_runtime, "no GPU": site.cpu_max_runtime}
+    ends = [f"jobs with {what} end after {_hours(limit / 60)}" for what, limit in limits.items() if limit]
+    gpus = f"{site.gpus_per_node} on a node, {site.gpus_per_stage} or more{nodes} for a stage"
+    return ", ".join([f"{site.gpu.name}, {site.gpu.memory_gb:.0f} GB", gpus, *ends])
+
+
+STARTS = "longer than their partition allows: training saves and is queued again, scoring and judging spend a retry and go on"
+
+
+def _screens(outlook: Outlook) -> list[str]:
+    """What screens save, in a line; nothing of a plan without them."""
+    if not outlook.forecast.plan.screens.specs:
+        return []
+    most, expected = outlook.shared.gpu_hours, outlook.screened.gpu_hours
+    digits = 0 if most >= 100 else 1 if most >= 10 else 2
+    share = f" ({1 - expected / most:.0%})" if most else ""
+    return [
+        f"screens: {most:,.{digits}f} GPU-hours if nothing is stopped, {expected:,.{digits}f} expected by the numbers that they "
+        f"keep and audit, {most - expected:,.{digits}f}{share} saved"
+    ]
 
 
 def _assumptions(outlook: Outlook) -> list[str]:
     measured = {
         stage.model for stage in outlook.forecast.plan.stages.values() if stage.training and outlook.forecast.is_measured(stage)
     }
+    nodes, screens = outlook.forecast.site.max_nodes > 1, outlook.forecast.plan.screens.specs
+    network = needs.NETWORK_BYTES_PER_S / 1e9
     rate = f"rates were measured for {', '.join(sorted(measured))}" if measured else "no rate was measured yet"
     return [
         f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished stage shows "
         f"its rate ({rate}); {forecast.TOKENS_PER_SAMPLE:.0f} tokens a sample where neither config nor a prepared phase says; "
         f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.NUM_ITEMS:,} items where a benchmark "
         "does not say; the arithmetic stands in docs/planning.md",
-        f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its runs of a model and data after {RUNG:.0%} of their "
-        "first stage",
+        *(
+            [f"several nodes: nothing that crosses their network, {network:.0f} GB/s a node, hides behind arithmetic"]
+            if nodes
+            else []
+        ),
+        "offloading has run on CPUs only so far: no GPU has confirmed its memory and hours",
+        *(["screens: a margin is taken to keep half; of studies that share a stage the most generous counts"] if screens else []),
+        *(
+            [
+                f"stopping early: as a study's screen says, else {1 - KEEP:.0%} of its recipes of a model and data, rounded down, "
+                f"after {RUNG:.0%} of their first stage; what is stopped is not scored"
+            ]
+            if len(screens) < len(outlook.studies)
+            else []
+        ),
     ]
 
 
@@ -230,8 +275,20 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{columns}</tr></thead><tbody>\n{_joined(lines)}\n</tbody></table>"
 
 
-def _bar(job: str, value: float, longest: float) -> str:
-    return f'<span>{escape(job)}</span><i style="width: {100 * value / longest:.1f}%"></i><b>{_hours(value)}</b>'
+def _bar(link: Link, longest: float) -> str:
+    time = "" if link.is_barrier else _hours(link.hours)
+    return f'<span>{escape(link.job)}</span><i style="width: {100 * link.hours / longest:.1f}%"></i><b>{time}</b>'
+
+
+def _starts(outlook: Outlook) -> str:
+    if not outlook.starts:
+        return ""
+    shown = list(outlook.starts.items())[:MAX_STARTS]
+    more = [[f"and {len(outlook.starts) - MAX_STARTS} more", ""]] if len(outlook.starts) > MAX_STARTS else []
+    return f"""<section>
+<h2>Several starts <small>{escape(STARTS)}</small></h2>
+{_table(["", "starts"], [*([job, f"{number:,}"] for job, number in shown), *more])}
+</section>"""
 
 
 def _joined(lines: Iterable[str]) -> str:

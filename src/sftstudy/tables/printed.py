@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from dataclasses import dataclass, field
 from typing import Any
+
+from sftstudy.records import PedigreeRecord
 
 BETTER, FEWEST = "00795A", "0063A6"
 """Colours of the better score and the fewest samples in LaTeX: the paper's green and blue, apart for colour-blind eyes too."""
@@ -13,31 +16,45 @@ BETTER, FEWEST = "00795A", "0063A6"
 
 @dataclass(frozen=True)
 class Text:
-    """A printed cell: the main number, what follows it in small type, and marks. Better scores are bold, fewest samples italic."""
+    """A printed cell: the main number, what follows it in small type, and marks. Better scores are bold, fewest samples italic.
+
+    `key` names its pedigree; headings have none.
+    """
 
     main: str
     small: str = ""
     bold: bool = False
     italic: bool = False
     mark: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Rows under a common heading."""
+    """Rows under a common heading, which may name a base that all of them have."""
 
     heading: str
     header: tuple[str, ...]
     rows: tuple[tuple[Text, ...], ...]
+    base: Text | None = None
+
+    @property
+    def title(self) -> str:
+        """The heading with its base."""
+        if self.base is None or not self.base.main:
+            return self.heading
+        return f"{self.heading}, base {self.base.main} {self.base.small}".rstrip()
 
 
 @dataclass(frozen=True)
 class Printed:
     """A table before it has a format. `columns` are those of its tidy lines; `wide` are columns of long text, if any."""
 
-    name: str
+    study: str
+    table: str
     caption: str
     columns: tuple[str, ...]
+    pedigree: PedigreeRecord
     wide: tuple[int, ...] = ()
     blocks: list[Block] = field(default_factory=list)
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -46,9 +63,14 @@ class Printed:
 
 def number_text(value: float) -> str:
     """Two decimals, as in the paper; never -0.00, and 0.01 is the least half width that prints as such."""
-    if 0 < value < 0.005:
-        return f"{value:.3f}" if value >= 0.0005 else "0.00"
+    if 0 < abs(value) < 0.005:
+        return f"{value:.3f}" if abs(value) >= 0.0005 else "0.00"
     return f"{value + 0.0:.2f}"
+
+
+def range_text(low: float | None, high: float | None) -> str:
+    """`[low, high]` as tables print it; empty where it is not known."""
+    return "" if low is None or high is None else f"[{number_text(low)}, {number_text(high)}]"
 
 
 def factor_text(value: Any) -> str:
@@ -60,6 +82,11 @@ def factor_text(value: Any) -> str:
     digits, _, exponent = f"{value:e}".partition("e")
     small = f"{digits.rstrip('0').rstrip('.')}e{int(exponent)}"
     return small if abs(value) <= 0.01 else f"{value:g}"
+
+
+def slug(text: str) -> str:
+    """A name without what LaTeX, addresses or file systems would stumble over."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-") or "-"
 
 
 def sortable(value: Any) -> tuple[int, float, str]:
@@ -94,7 +121,7 @@ def to_markdown(printed: Printed) -> str:
             *rows,
         ]
         text = "\n".join("| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines)
-        parts.append(f"{_escape_markdown(block.heading)}\n\n{text}")
+        parts.append(f"{_escape_markdown(block.title)}\n\n{text}")
     parts.append("\n".join(f"- {_escape_markdown(note)}" for note in printed.notes))
     return "\n\n".join(parts) + "\n"
 
@@ -105,9 +132,9 @@ def to_latex(printed: Printed) -> str:
     columns = ["l" if printed.wide or number == 0 else "r" for number in range(width)]
     for number in printed.wide:
         columns[number] = rf"p{{{0.6 / len(printed.wide):g}\linewidth}}"
-    names = {"caption": _escape_latex(printed.caption), "label": printed.name, "columns": "".join(columns)}
+    names = {"caption": escape_latex(printed.caption), "label": f"{printed.study}-{printed.table}", "columns": "".join(columns)}
     body = "\n".join(_latex_rows(printed.blocks, width))
-    notes = "\n".join(f"    {_escape_latex(note)}" for note in printed.notes)
+    notes = "\n".join(f"    {escape_latex(note)}" for note in printed.notes)
     return (_LONG if printed.wide else _FLOAT) % (names | {"body": body, "notes": notes})
 
 
@@ -120,9 +147,9 @@ def _latex_rows(blocks: list[Block], width: int) -> list[str]:
             lines.append(r"    \midrule")
         if block.header != header:
             header = block.header
-            names = [_escape_latex(name) for name in header] + [""] * (width - len(header))
+            names = [escape_latex(name) for name in header] + [""] * (width - len(header))
             lines += ["    " + " & ".join(names) + r" \\", r"    \midrule"]
-        lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\itshape {_escape_latex(block.heading)}}} \\")
+        lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\itshape {escape_latex(block.title)}}} \\")
         for row in block.rows:
             texts = [_to_latex(text) for text in row] + [""] * (width - len(row))
             lines.append("    " + " & ".join(texts) + r" \\")
@@ -174,12 +201,12 @@ def _escape_markdown(text: str) -> str:
 
 
 def _to_latex(text: Text) -> str:
-    main = _escape_latex(text.main)
+    main = escape_latex(text.main)
     if text.bold or text.italic:
         command, colour = (r"\textbf", BETTER) if text.bold else (r"\textit", FEWEST)
         main = rf"\textcolor[HTML]{{{colour}}}{{{command}{{{main}}}}}"
     mark = "".join(_LATEX[character] for character in text.mark)
-    small = rf" {{\scriptsize {_escape_latex(text.small)}}}" if text.small else ""
+    small = rf" {{\scriptsize {escape_latex(text.small)}}}" if text.small else ""
     return main + small + mark
 
 
@@ -191,5 +218,6 @@ _LATEX = {
 }  # fmt: skip
 
 
-def _escape_latex(text: str) -> str:
+def escape_latex(text: str) -> str:
+    """Text as LaTeX prints it."""
     return "".join(_LATEX.get(character, character) for character in text)

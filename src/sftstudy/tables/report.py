@@ -17,6 +17,7 @@ from sftstudy.config import ConfigurationTable
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.records import ClaimsRecord, GuideRecord
 from sftstudy.spec import StudySpec
+from sftstudy.tables.audit_files import CAPTIONS
 from sftstudy.tables.collect import read_training
 from sftstudy.tables.configuration import build_configuration
 from sftstudy.tables.guide_page import MARKS, in_short
@@ -29,7 +30,7 @@ TO_RESULTS = "../../"
 """From a study's folder to the root of the records."""
 
 CONFIGURATION = "configuration"
-FORMATS = ("csv", "md", "tex")
+FORMATS = ("html", "csv", "md", "tex", "pedigree.json")
 MOST_PATHS = 200
 """More missing records than that are counted."""
 
@@ -106,27 +107,30 @@ def _claims(folder: Path) -> str:
 
 
 def _table(study: StudySpec, name: str, *, layout: Layout) -> str:
+    """A table whose cells lead to what they rest on, on the table's own page."""
     links = " ".join(f'<a href="tables/{escape(name)}.{kind}">{kind}</a>' for kind in FORMATS)
-    return _printed(build_table(study, name, layout=layout), name=name, after=f'<p class="files">{links}</p>')
+    printed = build_table(study, name, layout=layout)
+    return _printed(printed, name=name, page=f"tables/{escape(name)}.html", after=f'<p class="files">{links}</p>')
 
 
-def _printed(printed: Printed, *, name: str, after: str = "") -> str:
+def _printed(printed: Printed, *, name: str, page: str = "", after: str = "") -> str:
     notes = f"<details>\n<summary>Notes</summary>\n{bullets(map(escape, printed.notes))}\n</details>" if printed.notes else ""
-    blocks = joined(_block(block, long=bool(printed.wide)) for block in printed.blocks)
+    blocks = joined(_block(block, long=bool(printed.wide), page=page) for block in printed.blocks)
     return f'<article id="table-{escape(name)}">\n<h3>{escape(printed.caption)}</h3>\n{blocks}\n{notes}\n{after}\n</article>'
 
 
-def _block(block: Block, *, long: bool) -> str:
-    rows = [[escape(row[0].main + row[0].mark), *map(_text, row[1:])] for row in block.rows]
+def _block(block: Block, *, long: bool, page: str) -> str:
+    rows = [[escape(row[0].main + row[0].mark), *(_text(text, page=page) for text in row[1:])] for row in block.rows]
     shown = table(list(map(escape, block.header)), rows, style="words prose" if long else "")
     return f'<p class="heading">{escape(block.heading)}</p>\n{shown}'
 
 
-def _text(text: Text) -> str:
+def _text(text: Text, *, page: str) -> str:
     main = escape(text.main)
     main = f'<b class="better">{main}</b>' if text.bold else f'<i class="fewest">{main}</i>' if text.italic else main
     small = f" <small>{escape(text.small)}</small>" if text.small else ""
-    return f"{main}{small}{escape(text.mark)}"
+    shown = f"{main}{small}{escape(text.mark)}"
+    return f'<a class="cell" href="{page}#{escape(text.key)}">{shown}</a>' if page and text.key and shown else shown
 
 
 def _figures(study: StudySpec, folder: Path) -> Iterable[str]:
@@ -147,8 +151,10 @@ def _early_stopping(study: StudySpec, folder: Path) -> str:
     """What a screen saved and cost, and the replay of other rules, where the study asks for them."""
     parts = []
     if study.screen:
-        audit = escape((folder / "screen" / "audit.md").read_text())
-        parts.append(f'<details>\n<summary>Audit of the screen</summary>\n<pre tabindex="0">{audit}</pre>\n</details>')
+        parts.append('<p><a href="screen/screen.html">What the screen saved, and what it may have cost</a></p>')
+        parts += [
+            _picture(folder / "screen" / f"{name}.png", caption, pdf=f"screen/{name}.pdf") for name, caption in CAPTIONS.items()
+        ]
     if study.replay:
         caption = "What rules of early stopping would have lost, over what they would have saved."
         parts.append(_picture(folder / "replay" / "replay.png", caption, pdf="replay/replay.pdf"))

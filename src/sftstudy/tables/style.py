@@ -61,12 +61,17 @@ td small { color: var(--soft); white-space: nowrap; }
 .why, .needs { color: var(--soft); }
 .why { display: block; }
 .needs { width: 26%; }
+tr.group th { padding-top: .8em; font-weight: 500; }
+tr.group small { color: var(--soft); font-weight: 400; margin-left: .5em; }
+thead th.text { text-align: left; }
+tr.sum .needs { font-weight: 400; }
 svg.interval { width: 14em; margin-left: auto; }
 .band { fill: #e6edf3; }
 .zero { stroke: var(--soft); stroke-width: .8; }
 .range { stroke: var(--bar); stroke-width: 2; }
 .value { fill: var(--bar); }
 details { margin-top: .6em; overflow-x: auto; }
+details table { margin-top: .6em; }
 summary { color: var(--soft); cursor: pointer; }
 """
 
@@ -110,6 +115,8 @@ article + article { margin-top: 1.6em; }
 .heading { margin-top: .7em; font-style: italic; color: var(--soft); }
 .better { color: #00795a; }
 .fewest { color: #0063a6; }
+a.cell { text-decoration: none; }
+a.cell:hover { text-decoration: underline; }
 .after { margin-top: .6em; }
 .files { margin-top: .3em; }
 .files a { margin-right: .8em; }

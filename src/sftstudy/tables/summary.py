@@ -12,8 +12,8 @@ from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.spec import StudySpec
 from sftstudy.stats import Difference
 from sftstudy.tables.aggregate import ALPHA, Cell, Pair, Results, compare, judge, load_results
+from sftstudy.tables.cells import interval_text
 from sftstudy.tables.printed import number_text
-from sftstudy.tables.render import interval_text
 
 MAX_LENGTH = 480
 
@@ -118,7 +118,7 @@ def _brief(differences: Mapping[str, Difference | None]) -> str:
 def _places(study: StudySpec, *, layout: Layout) -> str:
     folder = layout.study_folder(study.name).as_posix()
     tables, figures = _count(len(study.tables), "table"), _count(len(study.figures), "figure")
-    return _fit("See", [f"{folder}/tables/ ({tables} as csv, md, tex), {folder}/figures/ ({figures} as png, pdf)"])
+    return _fit("See", [f"{folder}/tables/ ({tables} as csv, md, tex, html), {folder}/figures/ ({figures} as png, pdf)"])
 
 
 def _missing(study: StudySpec, *, layout: Layout) -> str:

@@ -67,6 +67,7 @@ def finish(
         optimizer=training.optimizer,
         device=world.device_name,
         num_processes=world.size,
+        num_nodes=world.num_nodes,
         num_threads=torch.get_num_threads(),
         num_attempts=len(list((scratch / "attempts").glob("metrics-*.jsonl"))),
         time_s=sum(entry.time_s for entry in metrics),

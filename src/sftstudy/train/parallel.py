@@ -54,6 +54,11 @@ class World:
         return self.rank == 0
 
     @property
+    def num_nodes(self) -> int:
+        """On how many nodes torchrun started them."""
+        return int(os.environ.get("GROUP_WORLD_SIZE", "1"))
+
+    @property
     def device_name(self) -> str:
         """What the device calls itself."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
@@ -170,7 +175,7 @@ def spread(model: torch.nn.Module, world: World, *, precision: str, sharding: Li
         else MixedPrecisionPolicy(),
         # replicated weights stay gathered for the backward pass: there is nothing to save
         "reshard_after_forward": sharding == "full",
-        "offload_policy": CPUOffloadPolicy() if cpu_offload and world.device.type == "cuda" else OffloadPolicy(),
+        "offload_policy": CPUOffloadPolicy(pin_memory=world.device.type == "cuda") if cpu_offload else OffloadPolicy(),
     }
     for layer in layers_of(model):
         fully_shard(layer, **settings)
