@@ -16,7 +16,7 @@ from sftstudy import records, stats
 from sftstudy.config import NO_NAME, Figure, Table
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.records import CheckpointEntry, ModelRecord, Score, ScoreRecord, SelectionRecord, StepMetrics, TrainingRecord
-from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
+from sftstudy.spec import PlannedBenchmark, PlannedStage, Setting, StudySpec
 
 COMMON: dict[str, Any] = {"content_hash": "c", "commit": "abc", "versions": {"sftstudy": "0"}}
 EXAM = PlannedBenchmark(suite="exams", chance=0.25, unit="fraction", metric="acc")
@@ -141,6 +141,13 @@ class Tree:
             items_hash=f"items-{name}-{len(table)}",
             protocol_hash=f"protocol-{name}", first_tokens=[1, 2], spread=self.spread if definition.judge else None,
         )  # fmt: skip
+
+
+def stacked(study: StudySpec) -> StudySpec:
+    """The same study, which says of every recipe that it is stacked."""
+    recipes = sorted({stage.recipe for stage in study.stages} - {NO_NAME})
+    settings = [Setting(subject="recipe", name=name, key="strategy", value="stacked") for name in recipes]
+    return study.model_copy(update={"settings": settings})
 
 
 def item_table(ckpt: str, name: str, values: Sequence[float | None], *, turns: bool) -> pd.DataFrame:

@@ -711,6 +711,18 @@ class Quoted(Strict):
     place: str = Field(description="where they were found, and how sure it is what they belong to")
 
 
+class Advice(Strict):
+    """What the paper says of one factor of a recipe, for a study's guide to compare its own findings with."""
+
+    factor: str = Field(description="a training key, `strategy`, `warm-up`, or `computation`: how a step is computed")
+    statement: str
+    prefers: str = Field(description="`high` or `low` values, or a level such as `stacked`; `either` if it says that none matters")
+    says: Literal["better", "no worse"] = Field(description="what it says of the preferred level")
+    grade: Grade
+    place: str
+    quoted: list[str] = Field([], description="quoted numbers of `paper/` that go with it")
+
+
 # --- studies/*.yaml --------------------------------------------------------------------------------------------------
 
 

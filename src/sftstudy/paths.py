@@ -104,6 +104,10 @@ class Layout:
         """A study's `spec.yaml`, tables/, figures/ and summary.txt."""
         return self.results / "studies" / study
 
+    def index(self) -> Path:
+        """The page that lists all studies with a report."""
+        return self.results / "index.html"
+
     def screens(self, study: str) -> Path:
         """A study's decisions, `{rung}.json`; what they are made from stands in `spec.yaml` beside them."""
         return self.study_folder(study) / "screens"

@@ -525,6 +525,10 @@ class Plan:
             published={table: self.registry.published[table] for table in published_tables(study)},
             quoted={number: self.registry.quoted[number] for number in quoted_numbers(study)},
             claims=study.claims,
+            advice={
+                key: spec.PaperAdvice(**said.model_dump(), numbers=[self.registry.quoted[number] for number in said.quoted])
+                for key, said in self.registry.advice.items()
+            },
         )
 
     def _planned(self, stage: spec.StageSpec, suites: dict[str, str]) -> spec.PlannedStage:

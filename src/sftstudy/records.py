@@ -27,10 +27,15 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=True, ser_json_inf_nan="constants")
 
 
-class Record(Entry):
-    """Base of all records."""
+class Versioned(Entry):
+    """Base of every file of ours that is read again: of records, and of what is computed from them."""
 
     schema_version: int = SCHEMA_VERSION
+
+
+class Record(Versioned):
+    """Base of all records of finished work."""
+
     spec_hash: str
     content_hash: str = Field(description="hash of the bytes that went in: data, weights, parents' records")
     commit: str = Field(description="git commit of the programs, `+` if the tree was edited, `unknown` outside git")
@@ -516,15 +521,159 @@ class ClaimRecord(Entry):
     pooled: list[ClaimCell] = Field(default=[], description="per benchmark, over two pairs of model and data or more")
 
 
-class ClaimsRecord(Entry):
+class ClaimsRecord(Versioned):
     """All claims of a study (`claims.json`), from its records alone: the same bytes from the same results."""
 
-    schema_version: int = SCHEMA_VERSION
     study: str
     spec_hash: str
     scores_hash: str = Field(description="SHA-256 of the scores.csv that was read")
     level: float
     claims: list[ClaimRecord]
+
+
+class GuideEffect(Entry):
+    """A number with its 95 % interval. No advice rests on one without."""
+
+    value: float
+    low: float
+    high: float
+
+
+class GuideCheckpoint(Entry):
+    """A recipe at one of its checkpoints, in the mean over its complete seeds, on the mean of the normalised benchmarks."""
+
+    recipe: str
+    stage: str
+    ckpt: str
+    samples_seen: float
+    samples_spent: float
+    device_hours: float | None = Field(description="None if a record of the training is missing")
+    num_seeds: int
+    num_planned_seeds: int
+    last: bool = Field(description="the last checkpoint of its runs")
+    score: GuideEffect
+    behind: GuideEffect | None = Field(description="best checkpoint of all less this one, paired by item; None for the best itself")
+    error: float | None = Field(description="standard error of that difference")
+    p: float | None = Field(default=None, description="of no difference, Holm-corrected over the recipes")
+    tied: bool = Field(description="no difference to the best can be shown; the best itself too")
+
+
+class GuideCurve(Entry):
+    """A recipe's checkpoints in order of samples spent, on the mean of the normalised benchmarks."""
+
+    recipe: str
+    samples_spent: list[float]
+    scores: list[GuideEffect]
+
+
+class GuideBenchmark(Entry):
+    """The advised checkpoint on one benchmark, as scores are printed, and who does best if only this benchmark counts."""
+
+    benchmark: str
+    score: GuideEffect | None
+    gain: GuideEffect | None = Field(description="over the untouched model, paired by item; signed so that more is better")
+    best_alone: str | None
+    counted: bool = Field(description="enters the mean; a benchmark of which less is better has no scale for it")
+
+
+class GuideComparison(Entry):
+    """Two recipes that differ in one factor, or a table's arms that differ in several, on one benchmark."""
+
+    first: str
+    second: str
+    first_level: str
+    second_level: str
+    benchmark: str
+    effect: GuideEffect = Field(description="first less second at their peaks, paired by item; signed so that more is better")
+    p: float = Field(description="Holm-corrected over all comparisons of this factor")
+    margin: float | None = Field(description="the least difference that matters, where a claim of the study states one")
+    beside: dict[str, GuideEffect] = Field(description="the same at other checkpoints")
+    sentence: str
+
+
+class GuidePaper(Entry):
+    """What the paper says on a factor, how that is known, and whether the study agrees."""
+
+    statement: str
+    grade: str
+    place: str
+    numbers: list[str]
+    agreement: str
+
+
+class GuideFactor(Entry):
+    """What the study shows of one factor that it varied."""
+
+    factor: str
+    comparisons: list[GuideComparison]
+    paper: GuidePaper | None
+
+
+class GuideSetting(Entry):
+    """A factor that the paper speaks of in the advised recipe, among the levels that the study tried."""
+
+    factor: str
+    advised: str
+    tried: list[str]
+    preferred: str = Field(description="the one of them that the paper prefers; empty if it has no word for them")
+    grade: str
+
+
+StepKind = Literal["missing", "edge", "search", "longer", "power", "signals"]
+
+
+class GuideStep(Entry):
+    """Something to try next, and what to write into an overlay for it."""
+
+    kind: StepKind
+    sentence: str
+    snippet: str = Field(description="what to write or to type for it; empty if there is nothing")
+    file: str = Field(description="where")
+    sweeps: dict[str, dict[str, Any]] = Field(default={}, description="sweeps that the snippet defines")
+
+
+class GuidePair(Entry):
+    """The guide for one base model and data set. Without advice, `why` says what is lacking."""
+
+    model: str
+    data: str
+    best: GuideCheckpoint | None
+    advised: GuideCheckpoint | None
+    why: str
+    name: str = Field(description="what the overlay calls the recipe")
+    overlay: str = Field(description="the advised recipe as YAML for an overlay's recipes.yaml")
+    optimism: float | None = Field(description="what choosing the best on the reported items adds to it (cross-fitted)")
+    gain: GuideEffect | None = Field(description="of the advised checkpoint over the untouched model, on the mean")
+    benchmarks: list[GuideBenchmark]
+    recipes: list[GuideCheckpoint] = Field(description="every recipe at its best checkpoint, the highest mean first")
+    curves: list[GuideCurve] = Field(description="in the order of `recipes`")
+    absent: dict[str, str] = Field(description="recipe without a complete run -> why")
+    settings: list[GuideSetting]
+    factors: list[GuideFactor]
+    steps: list[GuideStep]
+    unknown: list[str] = Field(description="what the study cannot tell")
+
+
+class GuideClaim(Entry):
+    """A claim of the study with its verdict."""
+
+    name: str
+    statement: str
+    verdict: Verdict
+
+
+class GuideRecord(Versioned):
+    """A study's guide (`guide.json`), from its records alone: the same bytes from the same results."""
+
+    study: str
+    spec_hash: str
+    scores_hash: str = Field(description="SHA-256 of the scores.csv that was read")
+    rule: list[str] = Field(description="how the advice is found")
+    pairs: list[GuidePair]
+    claims: list[GuideClaim]
+    next_recipes: str = Field(description="YAML of all sweeps that the steps define, for an overlay's recipes.yaml; perhaps empty")
+    next_study: str = Field(description="YAML of a study that runs them beside what is advised; perhaps empty")
+    missing: dict[str, int] = Field(description="reason -> records of the study that are not there")
 
 
 class Ruling(Entry):
@@ -724,7 +873,7 @@ class NumbersRecord(Entry):
     numbers: dict[str, Number]
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=Versioned)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -751,6 +900,19 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_record(path: Path, record: Entry) -> None:
     """Write a record as indented JSON, atomically."""
     write_text(path, record.model_dump_json(indent=1) + "\n")
+
+
+DIGITS = 6
+"""Significant digits of computed effects in a record: the last ones depend on the machine."""
+
+
+def rounded(value: Any) -> Any:
+    """A record's content with its numbers to as many digits as it is sure of."""
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value
 
 
 def read_record(path: Path, kind: type[R]) -> R:

@@ -27,6 +27,7 @@ FILES: dict[str, Any] = {
     "study": config.Study,
     "paper-tables": dict[str, config.PublishedTable],
     "paper-quoted": dict[str, config.Quoted],
+    "paper-advice": dict[str, config.Advice],
 }
 """Config file -> what it holds. `study` stands for each file of `studies/`, `models` for those of `models/` too, and so on."""
 
@@ -56,7 +57,7 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
         config.Replay,
     ],
     "claims of a study": [config.ArmsClaim, config.EfficiencyClaim, config.SignalClaim, config.RobustnessClaim],
-    "paper/*.yaml": [config.PublishedTable, config.PublishedRow, config.Quoted],
+    "paper/*.yaml": [config.PublishedTable, config.PublishedRow, config.Quoted, config.Advice],
     "where values come from": [config.Sources],
     "where files come from": [config.WorldFile, config.LocalFile, config.PackageFile, config.HubSplit],
 }

@@ -19,6 +19,7 @@ from sftstudy.config import (
     NAME,
     NO_NAME,
     PATH_KEYS,
+    Advice,
     Data,
     HarnessSuite,
     HubModel,
@@ -50,6 +51,7 @@ class Registry(Strict):
     studies: dict[str, Study]
     published: dict[str, PublishedTable]
     quoted: dict[str, Quoted]
+    advice: dict[str, Advice]
     settings: Settings
     files: dict[str, dict[str, str]]
 
@@ -81,6 +83,7 @@ _REGISTRIES: dict[str, TypeAdapter[Any]] = {
     "benchmarks": TypeAdapter(dict[str, Suite]),
     "paper/tables": TypeAdapter(dict[str, PublishedTable]),
     "paper/quoted": TypeAdapter(dict[str, Quoted]),
+    "paper/advice": TypeAdapter(dict[str, Advice]),
 }
 
 
@@ -118,9 +121,13 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
         studies=studies,
         published=parsed["paper/tables"],
         quoted=parsed["paper/quoted"],
+        advice=parsed["paper/advice"],
         settings=settings,
         files=files,
     )
+    for name, advice in registry.advice.items():
+        for number in advice.quoted:
+            known(number, registry.quoted, what="quoted number", where=f"{registry.where('paper/advice', name)}.quoted")
     for name in settings.studies:
         known(name, registry.studies, what="study", where=f"{settings_file}: studies")
     for kind, what, held in (("model", "model", registry.models), ("data", "data set", registry.data)):

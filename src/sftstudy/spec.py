@@ -218,8 +218,16 @@ class Setting(Strict):
     origin: config.Origin | None = None
 
 
+class PaperAdvice(config.Advice):
+    """What the paper says of a factor, with the numbers that go with it."""
+
+    numbers: list[config.Quoted] = []
+
+
 class StudySpec(Strict):
     """Input of the tables: everything that a study's tables and figures need besides the records."""
+
+    incidental = frozenset({"advice"})
 
     kind: Literal["study"] = "study"
     name: str
@@ -235,6 +243,7 @@ class StudySpec(Strict):
     published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")
     quoted: dict[str, config.Quoted] = {}
     claims: dict[str, config.Claim] = {}
+    advice: dict[str, PaperAdvice] = Field({}, description="what the paper says, for the guide")
 
 
 Spec = Annotated[

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from checkouts import copy_checkout, planned_jobs, snakemake, variables
+from sftstudy.plan import Plan
 
 REBUILD = ("-c1", "-F", "--nolock", "-s", "workflow/tables.smk", "tables")
 STAGE = "runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-stacked"
@@ -73,6 +74,37 @@ def test_every_table_and_figure_is_there_and_nothing_is_missing(study: Path) -> 
         assert {f"{figure}.png", f"{figure}.pdf"} <= names
     assert len((study / "results/studies/tiny/summary.txt").read_text().splitlines()) == 5
     assert len(pd.read_csv(study / "results" / "missing.csv")) == 0
+
+
+def test_the_guide_advises_the_recipe_with_the_highest_mean_and_says_who_may_be_as_good(study: Path) -> None:
+    (pair,) = json.loads((study / "results/studies/tiny/guide.json").read_text())["pairs"]
+    means = [recipe["score"]["value"] for recipe in pair["recipes"]]
+    assert len(means) == 8
+    assert means == sorted(means, reverse=True)
+    tied = [recipe["recipe"] for recipe in pair["recipes"] if recipe["tied"]]
+    assert pair["best"]["recipe"] == tied[0]
+    assert pair["advised"]["recipe"] in tied
+    assert pair["gain"]["low"] > 0
+    assert pair["advised"]["recipe"] in (study / "results/studies/tiny/report.html").read_text()
+
+
+def test_what_the_guide_would_try_next_plans_as_it_stands_there(study: Path, tmp_path: Path) -> None:
+    record = json.loads((study / "results/studies/tiny/guide.json").read_text())
+    files = {
+        "config.yaml": "studies: [tiny-next]",
+        "recipes.yaml": record["next_recipes"],
+        "recipes/advised.yaml": record["pairs"][0]["overlay"],
+        "studies/tiny-next.yaml": record["next_study"],
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    plan = Plan.from_config(study / "config", overlay=tmp_path)
+    advised = record["pairs"][0]["advised"]["recipe"]
+    tried = {run.recipe for run in plan.runs["tiny-next"]}
+    assert advised in tried
+    assert len(tried) > 1
+    assert plan.registry.recipes["advised-tiny"].training.model_dump() == plan.registry.recipes[advised].training.model_dump()
 
 
 def test_training_lifts_every_benchmark_far_above_base_and_chance_without_saturating(study: Path) -> None:
@@ -167,8 +199,8 @@ def test_a_changed_learning_rate_replans_that_recipe_and_no_other(restored: Path
     of_runs = {wildcards for _, wildcards in jobs if "recipe=" in wildcards}
     assert all("recipe=tiny-tulu-stacked" in wildcards for wildcards in of_runs)
     assert {rule for rule, wildcards in jobs if "recipe=" not in wildcards} <= {
-        "write_spec", "collect_scores", "render_table", "write_numbers", "render_figure", "check_claims", "replay_screen",
-        "summarize_study", "all",
+        "write_spec", "collect_scores", "render_table", "write_numbers", "render_figure", "check_claims", "write_guide",
+        "replay_screen", "summarize_study", "write_report", "write_index", "all",
     }  # fmt: skip
 
 

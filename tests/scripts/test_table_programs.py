@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from sftstudy import spec
-from sftstudy.config import ArmsClaim, ArmsTable, ScoresFigure
+from sftstudy.config import ArmsClaim, ArmsTable, ScoresFigure, Training
 from sftstudy.paths import Layout
-from table_toys import Tree
+from table_toys import Tree, stacked
 
 SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
 STUDY = "results/studies/toy/spec.yaml"
@@ -24,31 +24,32 @@ def program(folder: Path, name: str, *arguments: str) -> subprocess.CompletedPro
 def folder(tmp_path: Path) -> Path:
     tree = Tree(Layout(tmp_path / "results", tmp_path / "scratch"))
     tree.base({"exam": [0, 0, 1, 0]})
-    for recipe in ("a", "b"):
-        tree.stage(recipe, {"ckpt01": (10, 10, {"exam": [1, 1, 1, 0]})})
+    for rate, recipe in enumerate("ab", start=1):
+        factors = Training(effective_batch_size=4, learning_rate=rate, epochs=1, num_checkpoints=1).model_dump()
+        tree.stage(recipe, {"ckpt01": (10, 10, {"exam": [1, 1, 1, 0]})}, factors=factors)
     tree.tables = {"arms": ArmsTable(kind="arms", caption="", arms={"A": "a", "B": "b"})}
     tree.figures = {"scores": ScoresFigure(kind="scores", caption="", arms={"A": "a", "B": "b"})}
     claim = ArmsClaim(
         kind="direction", finding=None, statement="A is better.", first="a", second="b", margins={"exam": 0.1}, at="last"
     )
-    spec.write(tmp_path / STUDY, tree.study().model_copy(update={"claims": {"better": claim}}))
+    spec.write(tmp_path / STUDY, stacked(tree.study()).model_copy(update={"claims": {"better": claim}}))
     return tmp_path
 
 
 def test_records_to_table_figure_claims_and_summary(folder: Path) -> None:
     calls = [
-        ("collect_scores",), ("render_table", "arms"), ("write_numbers",), ("render_figure", "scores"), ("check_claims",),
-        ("summarize_study",),
+        "collect_scores", "render_table arms", "write_numbers", "render_figure scores", "check_claims", "write_guide",
+        "summarize_study",
     ]  # fmt: skip
-    for name, *arguments in calls:
+    for name, *arguments in map(str.split, [*calls, "write_report"]):
         done = program(folder, name, STUDY, *arguments)
         assert (done.returncode, done.stderr) == (0, "")
     study = folder / "results" / "studies" / "toy"
     made = sorted(path.relative_to(study).as_posix() for path in study.rglob("*") if path.is_file())
     assert made == [
-        "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "numbers/numbers.json", "numbers/numbers.tex",
-        "spec.yaml", "summary.txt", "tables/arms.csv", "tables/arms.html", "tables/arms.md", "tables/arms.pedigree.json",
-        "tables/arms.tex",
+        "claims.html", "claims.json", "figures/scores.pdf", "figures/scores.png", "guide.html", "guide.json",
+        "numbers/numbers.json", "numbers/numbers.tex", "report.html", "spec.yaml", "summary.txt",
+        "tables/arms.csv", "tables/arms.html", "tables/arms.md", "tables/arms.pedigree.json", "tables/arms.tex",
     ]  # fmt: skip
 
 
@@ -61,6 +62,7 @@ def test_a_table_before_the_collection_ends_in_one_line(folder: Path) -> None:
 
 
 def test_importing_the_tables_loads_no_torch() -> None:
-    modules = "sys, sftstudy.tables.summary, sftstudy.tables.figures, sftstudy.claims.check, sftstudy.outside"
-    code = f"import {modules}\nprint(sorted({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules)))"
+    modules = ["tables.summary", "tables.figures", "tables.report", "claims.check", "guide.write", "outside"]
+    names = ", ".join(f"sftstudy.{name}" for name in modules)
+    code = f"import sys, {names}\nprint(sorted({{'torch', 'transformers', 'lm_eval'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

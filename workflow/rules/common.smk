@@ -78,19 +78,25 @@ TABLES_OF_SCORES = {
     ]
     for study in PLAN.studies
 }
-TABLES = [
-    str(LAYOUT.study_folder(study) / name)
-    for study in PLAN.studies
-    for name in [
-        *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
-        *(["numbers/numbers.tex"] if TABLES_OF_SCORES[study] else []),
-        *(f"figures/{figure}.pdf" for figure in PLAN.registry.studies[study].figures),
-        *(["claims.html"] if PLAN.registry.studies[study].claims else []),
-        *(["replay/replay.csv"] if PLAN.registry.studies[study].replay else []),
-        *(["screen/screen.html"] if PLAN.registry.studies[study].screen else []),
-        "summary.txt",
+# what is made of a study, and shown by its report
+PRODUCTS = {
+    study: [
+        str(LAYOUT.study_folder(study) / name)
+        for name in [
+            *(f"tables/{table}.md" for table in PLAN.registry.studies[study].tables),
+            *(["numbers/numbers.json"] if TABLES_OF_SCORES[study] else []),
+            *(f"figures/{figure}.png" for figure in PLAN.registry.studies[study].figures),
+            *(["claims.json"] if PLAN.registry.studies[study].claims else []),
+            *(["replay/replay.png"] if PLAN.registry.studies[study].replay else []),
+            *(["screen/screen.html"] if PLAN.registry.studies[study].screen else []),
+            "guide.json",
+            "summary.txt",
+        ]
     ]
-]
+    for study in PLAN.studies
+}
+REPORTS = [str(LAYOUT.study_folder(study) / "report.html") for study in PLAN.studies]
+TABLES = [product for products in PRODUCTS.values() for product in products] + REPORTS + [str(LAYOUT.index())]
 
 
 NOTHING = "(?!)"
@@ -275,3 +281,8 @@ def selection_flags(wildcards):
     weights = [f"{benchmark}={weight!r}" for benchmark, weight in selection.weights.items()]
     by = ["--weights", *weights] if weights else ["--benchmark", selection.benchmark]
     return [*by, "--rule", selection.rule, *(["--holdout"] if selection.holdout else [])]
+
+
+def claims_of(wildcards):
+    """A study's claims with their verdicts, if it makes any."""
+    return [str(LAYOUT.study_folder(wildcards.study) / "claims.json")] if PLAN.registry.studies[wildcards.study].claims else []

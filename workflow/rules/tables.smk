@@ -1,4 +1,8 @@
-# From records to tables, figures and the summary. Torch is not needed here, and nothing here can reach training.
+# From records to tables, figures and pages. Torch is not needed here, and nothing here can reach training.
+
+
+localrules:
+    write_index,
 
 
 rule collect_scores:
@@ -114,6 +118,24 @@ rule summarize_study:
         "python {params.script:q} {input.study:q} 2> {log:q}"
 
 
+rule write_guide:
+    input:
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+        claims=claims_of,
+    output:
+        multiext("<results>/studies/{study}/guide", ".json", ".html"),
+    log:
+        "<logs>/write_guide/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "write_guide.py",
+        semantics=semantics("write_guide"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
 rule replay_screen:
     input:
         study="<results>/studies/{study}/spec.yaml",
@@ -149,3 +171,38 @@ rule audit_screen:
         semantics=semantics("audit_screen"),
     shell:
         "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
+rule write_report:
+    input:
+        lambda wildcards: PRODUCTS[wildcards.study],
+        study="<results>/studies/{study}/spec.yaml",
+        scores="<results>/scores.csv",
+        missing="<results>/missing.csv",
+    output:
+        "<results>/studies/{study}/report.html",
+    log:
+        "<logs>/write_report/{study}.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "write_report.py",
+        semantics=semantics("write_report"),
+    shell:
+        "python {params.script:q} {input.study:q} 2> {log:q}"
+
+
+rule write_index:
+    input:
+        REPORTS,
+    output:
+        "<results>/index.html",
+    log:
+        "<logs>/write_index.log",
+    conda:
+        "../../envs/tables.yaml"
+    params:
+        script=SCRIPTS / "write_index.py",
+        semantics=semantics("write_index"),
+    shell:
+        "python {params.script:q} 2> {log:q}"

@@ -174,7 +174,9 @@ class Arms:
                 self._points(each, pair, recipe, reading, runs, (first, second))
                 for each, recipe in zip(runs, (first, second), strict=True)
             ]
-            arms = [self._join(each, chosen, benchmark, planned) for each, chosen in zip(runs, points, strict=True)]
+            arms = [
+                None if chosen is None else self.join(each, chosen, benchmark) for each, chosen in zip(runs, points, strict=True)
+            ]
         if arms[0] is None or arms[1] is None:
             return None
         mine, theirs = (arms[0], arms[1]) if sign > 0 else (arms[1], arms[0])
@@ -182,14 +184,12 @@ class Arms:
 
     def curves(self, pair: Pair, recipe: str, benchmark: str) -> Curves | None:
         """All checkpoints of the complete runs of a recipe, over samples spent; None if there is none or runs differ in length."""
-        planned = self.results.study.benchmarks[benchmark]
         runs = self.complete(pair, recipe, benchmark)
         if not runs or len({len(run.points) for run in runs}) > 1:
             return None
         sign = 1.0 if runs[0].points[0].higher_is_better else -1.0
         ordered = [sorted(run.points, key=lambda point: (point.samples_spent, point.stage, point.ckpt)) for run in runs]
-        columns = [self._join(runs, points, benchmark, planned) for points in zip(*ordered, strict=True)]
-        whole = [column for column in columns if column is not None]
+        whole = [self.join(runs, points, benchmark) for points in zip(*ordered, strict=True)]
         return Curves(
             samples=np.array([[point.samples_spent for point in points] for points in ordered], dtype=float),
             values=sign * np.stack([column.values for column in whole], axis=1),
@@ -235,11 +235,9 @@ class Arms:
             found.append(next((p for p in run.points if cost and (p.stage, p.ckpt) == (cost.stage, cost.ckpt)), None))
         return None if None in found else [point for point in found if point]
 
-    def _join(
-        self, runs: Sequence[Run], points: Sequence[Point] | None, benchmark: str, planned: PlannedBenchmark
-    ) -> ItemScores | None:
-        if points is None:
-            return None
+    def join(self, runs: Sequence[Run], points: Sequence[Point], benchmark: str) -> ItemScores:
+        """One point of each run, on a benchmark, as one arm."""
+        planned = self.results.study.benchmarks[benchmark]
         tables = [self.results.items_of(point, benchmark) for point in points]
         return join_items(tuple(run.seed for run in runs), tables, clustered=planned.clustered, families=planned.families)
 
@@ -247,8 +245,7 @@ class Arms:
         """Each run's peak on the first half of the items, as it scores on the second; None if a half is empty."""
         reported: list[ItemScores] = []
         for run in runs:
-            arms = [self._join([run], [point], benchmark, planned) for point in run.points]
-            whole = [arm for arm in arms if arm is not None]
+            whole = [self.join([run], [point], benchmark) for point in run.points]
             first = [in_first_half(cluster) for cluster in whole[0].clusters]
             if not 0 < sum(first) < len(first):
                 return None

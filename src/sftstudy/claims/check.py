@@ -20,9 +20,6 @@ from sftstudy.tables.claims_page import to_html
 SEED = 0
 """Of bootstrap draws and permutations: the same page from the same records."""
 
-DIGITS = 6
-"""Significant digits in claims.json: the last ones depend on the machine."""
-
 
 def check_claims(study: StudySpec, *, layout: Layout) -> None:
     """Write both files of a study. Raises StudyError if its scores were not collected."""
@@ -34,7 +31,7 @@ def check_claims(study: StudySpec, *, layout: Layout) -> None:
         claims=verdicts(load_results(study, layout=layout), layout=layout, seed=SEED),
     )
     folder = layout.study_folder(study.name)
-    records.write_record(folder / "claims.json", ClaimsRecord.model_validate(_rounded(record.model_dump())))
+    records.write_record(folder / "claims.json", ClaimsRecord.model_validate(records.rounded(record.model_dump())))
     records.write_text(folder / "claims.html", to_html(study, record.claims))
 
 
@@ -76,11 +73,3 @@ def _record(name: str, claim: Claim, measured: list[Measured]) -> ClaimRecord:
         cells=cells,
         pooled=pooled(measured),
     )
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value

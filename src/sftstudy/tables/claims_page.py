@@ -10,10 +10,8 @@ from sftstudy.claims.verdicts import I2, TAU, Q
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
 from sftstudy.records import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
+from sftstudy.tables.pieces import interval_chart
 from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
-
-WIDTH, HEIGHT, EDGE = 190, 22, 6
-"""Of an interval's chart, in its own units."""
 
 MARKS = {"holds": "holds", "does not hold": "fails", "not enough power": "open"}
 EFFECTS = {
@@ -273,25 +271,8 @@ def _chart(claim: ClaimRecord, cell: ClaimCell, reach: float) -> str:
     if scale is None:
         return ""
     margin = cell.margin or 0.0
-
-    def across(x: float) -> float:
-        return EDGE + (WIDTH - 2 * EDGE) * (x + reach) / (2 * reach)
-
-    band_low = -margin if claim.kind == "equivalence" else 0.0
-    width = across(margin) - across(band_low)
-    band = f'<rect class="band" x="{across(band_low):.1f}" y="3" width="{width:.1f}" height="{HEIGHT - 6}"/>'
-    middle = HEIGHT / 2
-    low, value, high = (across(x) for x in scale)
-    shape = (
-        f'<line class="range" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>'
-        f'<circle class="value" cx="{value:.1f}" cy="{middle}" r="3.4"/>'
-        if cell.model
-        else f'<polygon class="value" points="{low:.1f},{middle} {value:.1f},{middle - 5} {high:.1f},{middle} {value:.1f},16"/>'
-    )
-    return (
-        f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="interval and margin">{band if margin else ""}'
-        f'<line class="zero" x1="{across(0):.1f}" y1="1" x2="{across(0):.1f}" y2="{HEIGHT - 1}"/>{shape}</svg>'
-    )
+    band = (-margin if claim.kind == "equivalence" else 0.0, margin) if margin else None
+    return interval_chart(*scale, reach=reach, band=band, diamond=not cell.model, label="interval and margin")
 
 
 def _badge(verdict: str) -> str:

@@ -74,3 +74,55 @@ details { margin-top: .6em; overflow-x: auto; }
 details table { margin-top: .6em; }
 summary { color: var(--soft); cursor: pointer; }
 """
+
+GUIDE_STYLE = """\
+.advice { font-size: 1.08em; }
+.advice li + li { margin-top: .3em; }
+h2.pair { margin-top: 1.6em; font-size: 1.4em; }
+h3 { margin: 0; font-size: 1em; font-weight: 600; }
+section.long { break-inside: auto; }
+article { margin-top: .8em; break-inside: avoid; }
+.paper { color: var(--soft); }
+ul.plain, ol.steps { margin: .4em 0 0; padding-left: 1.4em; }
+ul.plain li, ol.steps li { margin-top: .2em; overflow-wrap: anywhere; }
+ol.steps li { margin-top: .7em; }
+small { color: var(--soft); white-space: nowrap; }
+svg.lines { max-width: 56em; margin-top: .6em; }
+svg.lines .grid { stroke: var(--line); stroke-width: .7; }
+svg.lines polyline { fill: none; stroke: #b4bfc9; stroke-width: 1.3; }
+svg.lines .dot { fill: #b4bfc9; }
+svg.lines .marked polyline { stroke: #5d94bd; stroke-width: 1.8; }
+svg.lines .marked .dot { fill: #5d94bd; }
+svg.lines g:hover polyline { stroke: var(--mark); }
+svg.lines .named { fill: var(--ink); font-weight: 600; }
+.wide { overflow-x: auto; }
+.wide table { margin-top: .5em; }
+table.words td { text-align: right; }
+table.words th[scope=row] { white-space: normal; }
+.wide svg.interval { min-width: 8em; width: 11em; }
+pre { margin: .5em 0 0; padding: .7em 1em; background: #f4f6f8; overflow-x: auto; }
+pre { font: .88em/1.45 Consolas, Menlo, "DejaVu Sans Mono", monospace; }
+a:focus-visible, pre:focus-visible, summary:focus-visible { outline: 2px solid var(--bar); outline-offset: 2px; }
+@media print { pre { white-space: pre-wrap; } .wide { overflow: visible; } }
+"""
+
+REPORT_STYLE = """\
+.question { margin-top: .3em; font-size: 1.15em; color: var(--soft); }
+nav ul { display: flex; flex-wrap: wrap; gap: .2em 1.4em; margin: 1em 0; padding: 0; list-style: none; }
+.summary li { overflow-wrap: anywhere; }
+section > h2 { margin-bottom: .4em; }
+article + article { margin-top: 1.6em; }
+.heading { margin-top: .7em; font-style: italic; color: var(--soft); }
+.better { color: #00795a; }
+.fewest { color: #0063a6; }
+a.cell { text-decoration: none; }
+a.cell:hover { text-decoration: underline; }
+.after { margin-top: .6em; }
+.files { margin-top: .3em; }
+.files a { margin-right: .8em; }
+table.prose td { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+figure { margin: .8em 0 0; break-inside: avoid; }
+figure + figure { margin-top: 1.6em; }
+figure img { display: block; max-width: 100%; height: auto; }
+@media print { nav { display: none; } details::details-content { content-visibility: visible; } }
+"""

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from sftstudy import order
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
-from sftstudy.records import MixtureRecord, ModelRecord, PhaseRecord, R, SelectionRecord, TrainingRecord, read_record
+from sftstudy.records import MixtureRecord, ModelRecord, PhaseRecord, Record, SelectionRecord, TrainingRecord, read_record
 from sftstudy.retired import remedy
 from sftstudy.rows import Rows, read_rows
 from sftstudy.spec import StageSpec, digest, spec_hash
 
 if TYPE_CHECKING:
     from sftstudy.train.batches import Sample
+
+R = TypeVar("R", bound=Record)
 
 
 @dataclass(frozen=True)

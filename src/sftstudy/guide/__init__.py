@@ -1,0 +1,1 @@
+"""What a study's own scores advise: a recipe with its evidence, and what to try next."""
