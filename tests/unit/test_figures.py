@@ -10,7 +10,10 @@ from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.tables.aggregate import load_results
 from sftstudy.tables.collect import collect_scores
-from sftstudy.tables.figures import curves, expand_recipes, render_figure, running_mean, segments
+from sftstudy.tables.figures import render_figure
+from sftstudy.tables.figures.dynamics import curves, running_mean
+from sftstudy.tables.figures.runs import expand_recipes
+from sftstudy.tables.figures.scores import segments
 from table_toys import Tree
 
 PAIR = ("m", "d")
