@@ -1,10 +1,10 @@
-"""Which of a study's stages and recipes a figure draws, and how each recipe looks."""
+"""Which of a study's stages and recipes a figure draws, how each recipe looks, and which of its runs are not there."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -13,45 +13,50 @@ from sftstudy import records
 from sftstudy.paths import Layout
 from sftstudy.records import SelectionRecord
 from sftstudy.spec import PlannedStage, StudySpec
-from sftstudy.tables.aggregate import Pair
-from sftstudy.tables.figures.look import DASHES, OKABE_ITO, Dashes
+from sftstudy.tables.aggregate import Pair, Results
+from sftstudy.tables.collect import read_training
+from sftstudy.tables.figures.look import DASHES, MARKERS, OKABE_ITO, Line
 from sftstudy.tables.printed import factor_text, sortable
 
+SHADES = ("viridis", "plasma")
+"""Of the first sweep of a figure, and of all others: both grow lighter evenly, for colour-blind eyes too."""
 
-@dataclass(frozen=True)
-class Line:
-    """A recipe as a figure draws it."""
 
-    label: str
-    recipe: str
-    color: str
-    dashes: Dashes
+def lines_of(arms: Mapping[str, str]) -> list[Line]:
+    """Recipes by name: a hue, dashes and a marker each."""
+    looks = zip(itertools.cycle(OKABE_ITO), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
+    return [Line(label, recipe, *look) for (label, recipe), look in zip(arms.items(), looks, strict=False)]
 
 
 def expand_recipes(study: StudySpec, named: Mapping[str, str], pair: Pair) -> list[Line]:
-    """The figure's lines. A sweep becomes its cells, labelled by the factors in which they differ.
+    """The figure's lines of one model and data. A sweep becomes its cells, labelled by the factors in which they differ.
 
-    Recipes have a hue each. Cells of a sweep by two factors have dashes by the first and a shade by the second, else a shade each.
+    Cells of a sweep by two factors have dashes and a marker by the first and a shade by the second, else a shade each.
     """
     factors = {stage.recipe: stage.factors for stage in study.stages if (stage.model, stage.data) == pair}
     lines: list[Line] = []
-    for (label, name), hue in zip(named.items(), itertools.cycle(OKABE_ITO)):
-        if name not in study.sweeps:
-            lines.append(Line(label, name, hue, DASHES[0]))
+    markers = itertools.cycle(MARKERS)
+    shades_of = itertools.chain(SHADES, itertools.repeat(SHADES[-1]))
+    for line in lines_of(named):
+        if line.recipe not in study.sweeps:
+            lines += [replace(line, marker=next(markers))] if line.recipe in factors else []
             continue
-        cells = [recipe for recipe in study.sweeps[name] if recipe in factors]
+        colormap = colormaps[next(shades_of)]
+        cells = [recipe for recipe in study.sweeps[line.recipe] if recipe in factors]
         keys = [key for key in (factors[cells[0]] if cells else ()) if len({str(factors[c].get(key)) for c in cells}) > 1]
         levels = {recipe: tuple(sortable(factors[recipe].get(key)) for key in keys) for recipe in cells}
         crossed = len(keys) == 2 and len({level[0] for level in levels.values()}) <= len(DASHES)
         groups = sorted({level[0] for level in levels.values()}) if crossed else []
+        marks = [next(markers) for _ in groups] or [next(markers)]
         shades = sorted({level[1:] if crossed else level for level in levels.values()})
         for recipe in sorted(cells, key=levels.__getitem__):
-            text = ", ".join(f"{_short(key)} {factor_text(factors[recipe].get(key))}" for key in keys)
+            text = ", ".join(f"{factor_name(key)} {factor_text(factors[recipe].get(key))}" for key in keys)
             level = levels[recipe]
             place = shades.index(level[1:] if crossed else level)
-            color = to_hex(colormaps["viridis"](0.9 * place / max(1, len(shades) - 1)))
-            dashes = DASHES[groups.index(level[0])] if crossed else DASHES[0]
-            lines.append(Line(f"{label}: {text}" if len(named) > 1 else text, recipe, color, dashes))
+            color = to_hex(colormap(0.8 * place / max(1, len(shades) - 1)))
+            group = groups.index(level[0]) if crossed else 0
+            dashes = DASHES[group if crossed else place % len(DASHES)]
+            lines.append(Line(f"{line.label}: {text}" if len(named) > 1 else text, recipe, color, dashes, marks[group]))
     return lines
 
 
@@ -68,5 +73,42 @@ def stages_of(study: StudySpec, pair: Pair, recipe: str) -> list[PlannedStage]:
     return sorted(stages, key=lambda stage: (stage.seed, stage.stage))
 
 
-def _short(factor: str) -> str:
+def factor_name(factor: str) -> str:
+    """A training key in a label."""
     return {"effective_batch_size": "batch", "learning_rate": "LR"}.get(factor, factor.replace("_", " "))
+
+
+def absences(results: Results, lines: Mapping[Pair, Sequence[Line]], benchmarks: Sequence[str], *, layout: Layout) -> list[str]:
+    """Which runs of a figure are not there, or lack scores on its benchmarks, in words: a sentence per reason."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for pair, drawn in lines.items():
+        for line in drawn:
+            stages = stages_of(results.study, pair, line.recipe)
+            for seed in dict.fromkeys(stage.seed for stage in stages):
+                reason = _reason(results, [stage for stage in stages if stage.seed == seed], benchmarks, layout=layout)
+                name = f"{line.label} ({pair[0]}, {pair[1]})" if len(lines) > 1 else line.label
+                if reason:
+                    found.setdefault(reason, {}).setdefault(name, []).append(seed)
+    return [
+        f"{reason}: {'; '.join(f'{name}, {_seeds(seeds)}' for name, seeds in runs.items())}."
+        for reason, runs in sorted(found.items())
+    ]
+
+
+def _reason(results: Results, stages: Sequence[PlannedStage], benchmarks: Sequence[str], *, layout: Layout) -> str:
+    """Why a run is not drawn as planned; empty if it is."""
+    for stage in stages:
+        training = read_training(stage, layout=layout)
+        if training is None:
+            return "Not trained yet"
+        if training.status != "finished":
+            return f"{training.status[0].upper()}{training.status[1:]}"
+    first = stages[0]
+    runs = [(name, run) for name in benchmarks for run in results.runs((first.model, first.data), first.recipe, name)]
+    lacking = [name for name, run in runs if run.seed == first.seed and not run.complete]
+    return f"Scores missing on {', '.join(lacking)}" if lacking else ""
+
+
+def _seeds(seeds: Iterable[int]) -> str:
+    numbers = [str(seed) for seed in seeds]
+    return f"seed{'s' if len(numbers) > 1 else ''} {' and '.join(numbers)}"

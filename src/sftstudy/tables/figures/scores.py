@@ -1,4 +1,7 @@
-"""Scores over samples seen, a panel per benchmark. A stage's line starts where its selected checkpoint stood."""
+"""Scores over samples seen, a panel per benchmark, and below it where each arm is at its best.
+
+A phased run goes on along the x axis from where its selected checkpoint stood.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
+from sftstudy import stats
 from sftstudy.config import ScoresFigure
 from sftstudy.paths import Layout
-from sftstudy.stats import Array
-from sftstudy.tables.aggregate import Results, Run
-from sftstudy.tables.figures.look import finish, legend, looks_of, pair_prefix, panels_of
-from sftstudy.tables.figures.runs import selected, stages_of
+from sftstudy.stats import Array, Estimate
+from sftstudy.stats.peaks import samples_to_peak
+from sftstudy.tables.aggregate import Pair, Point, Results, Run, join_items
+from sftstudy.tables.figures import panels
+from sftstudy.tables.figures.labels import End
+from sftstudy.tables.figures.look import Line
+from sftstudy.tables.figures.runs import absences, lines_of, selected, stages_of
+from sftstudy.tables.figures.sheet import Sheet
+
+SEED = 0
+"""Of the bootstrap draws behind the samples to the peak."""
+
+HEIGHT, STRIP, ROW = 1.75, 0.42, 0.115
+"""Inches of a panel's curves, of the strip below without its rows, and of a row of it."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stage of an arm on one benchmark, over its seeds: mean, least and greatest value at each place."""
+    """A stage of an arm on one benchmark: at each place the mean over seeds and its interval, NaN where items tell none."""
 
     samples: Array
     mean: Array
@@ -29,74 +42,130 @@ class Segment:
 
 
 def draw_scores(results: Results, figure: ScoresFigure, *, layout: Layout) -> Figure:
-    """Scores over samples seen, a panel per benchmark, an arm's mean over seeds with the range over seeds as a band."""
-    study = results.study
-    pairs, benchmarks = results.pairs, list(study.benchmarks)
-    per_row = min(3, len(benchmarks))
-    rows_per_pair = -(-len(benchmarks) // per_row)
-    drawn, panels = panels_of(len(pairs) * rows_per_pair, per_row, height=2.0)
-    looks = looks_of(list(figure.arms))
-    several = False
-    for number, pair in enumerate(pairs):
-        cells = [axes for row in panels[number * rows_per_pair : (number + 1) * rows_per_pair] for axes in row]
-        for axes in cells[len(benchmarks) :]:
-            axes.set_visible(False)
-        for axes, name in zip(cells, benchmarks, strict=False):
-            definition = study.benchmarks[name]
-            for label, recipe in figure.arms.items():
-                runs = results.runs(pair, recipe, name)
-                starts = {
-                    (stage.seed, stage.stage): chosen.ckpt
-                    for stage in stages_of(study, pair, recipe)
-                    if not stage.last and (chosen := selected(stage, layout=layout))
-                }
-                color, marker = looks[label]
-                for part in segments(runs, starts):
-                    several |= len(runs) > 1
-                    axes.plot(part.samples, part.mean, color=color, marker=marker, markersize=3, markeredgewidth=0)
-                    if len(runs) > 1:
-                        axes.fill_between(part.samples, part.low, part.high, color=color, alpha=0.18, linewidth=0)
-            empty = not axes.lines
-            base = results.base(pair[0], name).estimate
-            if base is not None and not empty:
-                axes.axhline(base.value, color="0.35", linestyle=(0, (5, 3)), linewidth=0.9)
-            if not empty:
-                axes.axhline(definition.chance, color="0.35", linestyle=(0, (1, 2)), linewidth=0.9)
-            axes.set_ylabel("score (fraction)" if definition.unit == "fraction" else "rating (1-10)")
-            axes.set_xlim(left=0)
-            finish(axes, f"{pair_prefix(pair, pairs)}{name}", empty=empty)
-    lines: list[Line2D | Patch] = [
-        Line2D([], [], color=color, marker=marker, markersize=3, label=label) for label, (color, marker) in looks.items()
-    ]
-    lines += [Patch(facecolor="0.6", alpha=0.4, linewidth=0, label="range over seeds")] if several else []
-    lines.append(Line2D([], [], color="0.35", linestyle=(0, (5, 3)), linewidth=0.9, label="base model"))
-    lines.append(Line2D([], [], color="0.35", linestyle=(0, (1, 2)), linewidth=0.9, label="guessing"))
-    legend(drawn, lines)
-    return drawn
+    """An arm's mean over seeds at each checkpoint with its interval, and the samples to its peak."""
+    benchmarks, lines = panels.panels_of(results.study, figure.benchmarks), lines_of(figure.arms)
+    columns = panels.per_row(len(benchmarks))
+    rows = [(pair, benchmarks[at : at + columns]) for pair in results.pairs for at in range(0, len(benchmarks), columns)]
+    sheet = Sheet(
+        figure.caption, [HEIGHT + STRIP + ROW * len(lines) + panels.TITLE_LINE * (len(results.pairs) > 1)] * len(rows), columns
+    )
+    far: list[str] = []
+    for row, (pair, names) in enumerate(rows):
+        for name, cell in zip(names, sheet.row(row), strict=False):
+            parts = cell.subgridspec(2, 1, height_ratios=[HEIGHT, STRIP + ROW * len(lines)], hspace=0)
+            above = sheet.axes(parts[0])
+            far.append(_draw_curves(sheet, above, results, lines, pair, name, layout=layout))
+            panels.title(above, name, pair, results.pairs)
+            if above.lines:
+                _draw_peaks(sheet.figure.add_subplot(parts[1], sharex=above), results, lines, pair, name)
+                above.tick_params(labelbottom=False)
+                above.set_xlabel("")
+            else:
+                panels.no_records(above)
+    seeds = panels.seeds_of(results, dict.fromkeys(results.pairs, lines))
+    return sheet.finish(
+        [
+            f"Curves: {panels.seeds_text(seeds)}. Bands: pointwise 95 % intervals over {panels.sources_text(seeds)}. Below: "
+            "samples seen at the best checkpoint (of equal ones the first), chosen on the items reported, with its bootstrap 95 % "
+            f"interval over {panels.sources_text(seeds)}, which can only end at checkpoints.",
+            *panels.off_axes(far),
+            *panels.one_seed(seeds),
+            *absences(results, dict.fromkeys(results.pairs, lines), benchmarks, layout=layout),
+        ]
+    )
 
 
-def segments(runs: Sequence[Run], starts: Mapping[tuple[int, str], str]) -> list[Segment]:
+def _draw_curves(
+    sheet: Sheet, axes: Axes, results: Results, lines: Sequence[Line], pair: Pair, benchmark: str, *, layout: Layout
+) -> str:
+    """Lines, bands and labels; returns what lies off the axes."""
+    ends: list[End] = []
+    drawn: list[float] = []
+    for line in lines:
+        starts = {
+            (stage.seed, stage.stage): chosen.ckpt
+            for stage in stages_of(results.study, pair, line.recipe)
+            if not stage.last and (chosen := selected(stage, layout=layout))
+        }
+        parts = segments(results, benchmark, results.runs(pair, line.recipe, benchmark), starts)
+        for part in parts:
+            axes.plot(part.samples, part.mean, color=line.color, linestyle=line.dashes, marker=line.marker, markersize=3.2)
+            axes.fill_between(part.samples, part.low, part.high, color=line.color, alpha=0.15, linewidth=0)
+            drawn += [*part.mean, *part.low, *part.high]
+        if parts:
+            x, y = parts[-1].samples[-1], parts[-1].mean[-1]
+            ends.append(End(float(x), float(y), panels.wrapped(line.label), line.color, line.dashes, line.marker))
+    axes.set_ylabel(panels.unit_text(results.study.benchmarks[benchmark]))
+    if not ends:
+        return ""
+    panels.samples_axis(axes)
+    beside, far = panels.references(axes, results, pair, benchmark, drawn)
+    sheet.label(axes, ends + beside)
+    return far
+
+
+def _draw_peaks(axes: Axes, results: Results, lines: Sequence[Line], pair: Pair, benchmark: str) -> None:
+    """A row per arm: samples seen at the peak and their interval, the number itself at the right."""
+    average = results.study.benchmarks[benchmark].average
+    for row, line in enumerate(lines):
+        whole = results.curves(pair, line.recipe, benchmark, over="samples_seen")
+        told = "no complete run"
+        if whole is not None:
+            found = samples_to_peak(whole, average=average, seed=SEED)
+            axes.plot(
+                [found.low, found.high], [row, row], color=line.color, linewidth=0.9, marker="|", markersize=4, markeredgewidth=0.9
+            )
+            axes.plot(
+                [found.value], [row], color=line.color, marker=line.marker, markersize=3.6, linestyle="", clip_on=False, zorder=3
+            )
+            told = panels.count_text(found.value)
+        panels.beside(axes, row, told, line.color)
+    axes.set_ylim(len(lines) - 0.4, -0.6)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylabel("peak", rotation=0, ha="right", va="center")
+    axes.grid(False, axis="y")
+    panels.samples_axis(axes)
+
+
+def segments(results: Results, benchmark: str, runs: Sequence[Run], starts: Mapping[tuple[int, str], str]) -> list[Segment]:
     """An arm's stages, each from the checkpoint that it started from; places where every run with scores has a value.
 
     `starts`: (seed, stage) -> the checkpoint of that stage which the next one continues from, where it is known.
     """
-    paths: list[dict[tuple[str, str], tuple[int, float]]] = []
+    paths: list[tuple[int, dict[tuple[str, str], Point]]] = []
     for run in runs:
-        path: dict[tuple[str, str], tuple[int, float]] = {}
-        start: tuple[int, float] | None = None
+        path: dict[tuple[str, str], Point] = {}
+        start: Point | None = None
         for stage in dict.fromkeys(point.stage for point in run.points):
-            points = {p.ckpt: (p.samples_seen, p.value) for p in run.points if p.stage == stage and p.value is not None}
+            points = {p.ckpt: p for p in run.points if p.stage == stage and p.value is not None}
             if start is not None:
                 path[stage, ""] = start
-            path |= {(stage, ckpt): place for ckpt, place in points.items()}
+            path |= {(stage, ckpt): point for ckpt, point in points.items()}
             start = points.get(starts.get((run.seed, stage), ""))
         if path:
-            paths.append(path)
+            paths.append((run.seed, path))
     found = []
-    for stage in dict.fromkeys(stage for path in paths for stage, _ in path):
-        keys = [key for key in paths[0] if key[0] == stage and all(key in path for path in paths)]
-        if keys:
-            samples = np.array([[path[key][0] for key in keys] for path in paths], dtype=np.float64).mean(axis=0)
-            values = np.array([[path[key][1] for key in keys] for path in paths], dtype=np.float64)
-            found.append(Segment(samples, values.mean(axis=0), values.min(axis=0), values.max(axis=0)))
+    seeds = [seed for seed, _ in paths]
+    for stage in dict.fromkeys(stage for _, path in paths for stage, _ in path):
+        keys = [key for key in paths[0][1] if key[0] == stage and all(key in path for _, path in paths)]
+        columns = [[path[key] for _, path in paths] for key in keys]
+        known = [(points, mean) for points in columns if (mean := _estimate(results, benchmark, seeds, points))]
+        if known:
+            found.append(
+                Segment(
+                    samples=np.array([np.mean([point.samples_seen for point in points]) for points, _ in known]),
+                    mean=np.array([mean.value for _, mean in known]),
+                    low=np.array([mean.low for _, mean in known], dtype=float),
+                    high=np.array([mean.high for _, mean in known], dtype=float),
+                )
+            )
     return found
+
+
+def _estimate(results: Results, benchmark: str, seeds: Sequence[int], points: Sequence[Point]) -> Estimate | None:
+    """Mean of one checkpoint per seed, with its interval over items and seeds, as tables print it."""
+    planned = results.study.benchmarks[benchmark]
+    tables = [results.items_of(point, benchmark) for point in points]
+    scores = join_items(tuple(seeds), tables, clustered=planned.clustered, families=planned.families)
+    return stats.estimate(scores, planned.unit, average=planned.average)
