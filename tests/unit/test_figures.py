@@ -32,6 +32,7 @@ from sftstudy.tables.figures.scores import segments
 from table_toys import CHAT, EXAM, Tree, edit
 
 PAIR = ("m", "d")
+CAPTION = "A figure whose caption goes over more than one line. " * 2
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def style() -> Iterator[None]:
 
 
 def figure(**keys: Any) -> config.Figure:
-    made: config.Figure = TypeAdapter(config.Figure).validate_python({"caption": "A figure.", **keys})
+    made: config.Figure = TypeAdapter(config.Figure).validate_python({"caption": CAPTION, **keys})
     return made
 
 
@@ -164,6 +165,14 @@ def test_a_study_without_records_says_so_without_overlap(tmp_path: Path, kind: s
     assert "Not trained yet: " in said
 
 
+def test_a_panel_that_is_narrow_has_room_for_its_axis(crowded: Tree) -> None:
+    names = ["exam", "chat", "exam"]
+    drawn = draw(
+        crowded, kind="factor", recipes={"LAB": "grid"}, factor="effective_batch_size", by="learning_rate", benchmarks=names
+    )
+    assert_no_text_lies_on_another(drawn)
+
+
 def test_labels_give_way_to_a_key_when_they_crowd(crowded: Tree) -> None:
     few = draw(crowded, kind="dynamics", recipes={"TULU": "early"})
     assert not few.legends
@@ -210,6 +219,7 @@ def test_a_segment_starts_where_the_selected_checkpoint_stood_and_has_intervals(
     first, second = segments(results, "exam", results.runs(PAIR, "p", "exam"), {(1, "01-facts"): "ckpt01"})
     assert (first.samples.tolist(), first.mean.tolist()) == ([10, 20], [0.75, 0.25])
     assert (second.samples.tolist(), second.mean.tolist()) == ([10, 20], [0.75, 0.75])
+    assert (first.past.tolist(), second.past.tolist()) == ([False, True], [False, False])
     peak = results.cell(PAIR, "p", "exam", "peak").estimate
     assert peak is not None
     assert (first.low[0], first.high[0]) == (peak.low, peak.high)
@@ -289,7 +299,7 @@ def test_samples_to_the_peak_have_whiskers_below_the_scores(tree: Tree) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_renders_are_the_same_bytes_without_dates(tree: Tree, kind: str) -> None:
-    keys = {"arms": {"A": "p", "B": "p"}} if "arms" in DRAWN[kind] else {"recipes": {"A": "p", "B": "p"}}
+    keys = {"arms": {"A": "p", "B": "p"}} if "arms" in DRAWN[kind] else {"recipes": {"A": "p"}}
     tree.figures = {"drawn": figure(kind=kind, **({"factor": "learning_rate"} if kind == "factor" else {}), **keys)}
     collect_scores([tree.study()], layout=tree.layout)
     folder = tree.layout.study_folder("toy") / "figures"
@@ -321,7 +331,11 @@ def test_a_sweep_becomes_its_cells_in_order_of_their_factors(tree: Tree) -> None
     lines = expand_recipes(tree.study(), {"Grid": "grid"}, PAIR)
     assert [line.label for line in lines] == ["batch 16, LR 3e-4", "batch 16, LR 1e-3", "batch 64, LR 1e-3"]
     assert lines[0].dashes == lines[1].dashes != lines[2].dashes
+    assert lines[0].marker == lines[1].marker != lines[2].marker
     assert lines[0].color != lines[1].color == lines[2].color
+    tree.sweeps["again"] = ["c", "a"]
+    names = [line.label for line in expand_recipes(tree.study(), {"Grid": "grid", "B": "b", "Again": "again"}, PAIR)]
+    assert names == ["Grid: batch 16, LR 3e-4", "Grid: batch 16, LR 1e-3", "Grid: batch 64, LR 1e-3"]
 
 
 def test_running_mean_keeps_length_and_ends() -> None:

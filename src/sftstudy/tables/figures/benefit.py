@@ -53,9 +53,11 @@ def _draw_panel(axes: Axes, results: Results, first: Line, rows: Sequence[tuple[
             continue
         sign = 1.0 if cells[0].higher_is_better else -1.0
         value, low, high = found.value * sign, *sorted((found.low * sign, found.high * sign))
+        digits = 3 if results.study.benchmarks[name].unit == "fraction" else 2
+        told = [f"{value:+.{digits}f}", f"[{low:+.{digits}f}, {high:+.{digits}f}]"]
         axes.plot([low, high], [row, row], color=line.color, linewidth=1.0)
         axes.plot([value], [row], color=line.color, marker=line.marker, markersize=4)
-        panels.beside(axes, row, f"{value:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "\N{MINUS SIGN}"), line.color)
+        panels.beside(axes, row, " ".join(told).replace("-", "\N{MINUS SIGN}"), line.color)
     axes.axvline(0, color=GREY, linewidth=0.8)
     several = len({line.label for _, line in rows}) > 1
     panels.rows_axis(axes, [f"{name}: {line.label}" if several else name for name, line in rows])

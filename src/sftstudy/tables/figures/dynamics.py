@@ -28,7 +28,7 @@ from sftstudy.tables.collect import read_training
 from sftstudy.tables.figures import panels
 from sftstudy.tables.figures.final import dots_note, draw_dots
 from sftstudy.tables.figures.labels import End
-from sftstudy.tables.figures.look import Line
+from sftstudy.tables.figures.look import DASHES, Line
 from sftstudy.tables.figures.runs import absences, expand_recipes, selected, stages_of
 from sftstudy.tables.figures.sheet import Sheet
 
@@ -77,6 +77,7 @@ def draw_dynamics(results: Results, figure: DynamicsFigure, *, layout: Layout) -
     ]
     sheet = Sheet(figure.caption, heights or curved)
     rows = itertools.count()
+    marked = any(len(drawn) > len(DASHES) for drawn in lines.values())
     apart: list[str] = []
     smooth = False
     for pair, drawn in lines.items():
@@ -85,20 +86,19 @@ def draw_dynamics(results: Results, figure: DynamicsFigure, *, layout: Layout) -
         for cell, signal in zip(sheet.divided(next(rows), 2), SIGNALS, strict=True):
             axes = sheet.axes(cell)
             panels.title(axes, signal, pair, list(lines))
-            apart += _draw_signal(sheet, axes, drawn, found, signal)
+            apart += _draw_signal(sheet, axes, drawn, found, signal, marked=marked)
         cells = sheet.divided(next(rows), len(figure.benchmarks)) if figure.benchmarks else []
         for place, (name, cell) in enumerate(zip(figure.benchmarks, cells, strict=True)):
             axes = sheet.axes(cell)
             panels.title(axes, name, pair, list(lines))
             draw_dots(axes, results, drawn, pair, name, figure.measure, named=place == 0)
     seeds = panels.seeds_of(results, lines)
-    told = [f"Curves: {panels.seeds_text(seeds)}" + (" of running means over 2 % of a stage's steps." if smooth else ".")]
-    told += ["Bands: from the least to the greatest seed."] if seeds[-1] > 1 else []
-    if any(_has_phases(study, drawn) for drawn in lines.values()):
-        told.append("Faint: steps past the checkpoint that the next stage starts from.")
+    told = f"Curves: {'running means over 2 % of a stage, ' if smooth else ''}{panels.seeds_text(seeds)}"
+    told += panels.PAST if any(panels.has_phases(results, drawn) for drawn in lines.values()) else ""
+    told += ". Bands: from the least to the greatest seed." if seeds[-1] > 1 else "."
     return sheet.finish(
         [
-            " ".join(told),
+            told,
             *([dots_note(figure.measure, seeds), *panels.one_seed(seeds)] if figure.benchmarks else []),
             *([f"Seeds drawn one by one, as they took different steps: {', '.join(dict.fromkeys(apart))}."] if apart else []),
             *absences(results, lines, figure.benchmarks, layout=layout),
@@ -106,8 +106,10 @@ def draw_dynamics(results: Results, figure: DynamicsFigure, *, layout: Layout) -
     )
 
 
-def _draw_signal(sheet: Sheet, axes: Axes, lines: Sequence[Line], found: dict[str, list[Curve]], signal: str) -> list[str]:
-    """One panel; returns the lines whose seeds could not be joined."""
+def _draw_signal(
+    sheet: Sheet, axes: Axes, lines: Sequence[Line], found: dict[str, list[Curve]], signal: str, *, marked: bool
+) -> list[str]:
+    """One panel, with markers where dashes do not tell all lines apart; returns the lines whose seeds could not be joined."""
     unit, _ = SIGNALS[signal]
     ends, apart = [], []
     for line in lines:
@@ -120,13 +122,15 @@ def _draw_signal(sheet: Sheet, axes: Axes, lines: Sequence[Line], found: dict[st
         for band in joined:
             for part, faint in ((~band.past, 1.0), (band.past, 0.4)):
                 look: dict[str, Any] = {"color": line.color, "linestyle": line.dashes, "linewidth": 1.0, "alpha": faint}
+                look |= {"marker": line.marker, "markersize": 2.5, "markevery": (0, 0.15)} if marked else {}
                 axes.plot(band.samples[part], band.mean[part], **look)
                 axes.fill_between(
                     band.samples[part], band.low[part], band.high[part], color=line.color, alpha=0.2 * faint, linewidth=0
                 )
         if joined:
             last = joined[-1]
-            ends.append(End(float(last.samples[-1]), float(last.mean[-1]), panels.wrapped(line.label, 22), line.color, line.dashes))
+            x, y, marker = float(last.samples[-1]), float(last.mean[-1]), line.marker if marked else ""
+            ends.append(End(x, y, panels.wrapped(line.label, 22), line.color, line.dashes, marker))
     axes.set_ylabel(unit)
     if not ends:
         panels.no_records(axes)
@@ -194,8 +198,3 @@ def _window(curve: Curve) -> int:
 
 def _column(steps: Sequence[StepMetrics], pick: Callable[[StepMetrics], float]) -> Array:
     return np.array([pick(step) for step in steps], dtype=np.float64)
-
-
-def _has_phases(study: StudySpec, lines: Sequence[Line]) -> bool:
-    recipes = {line.recipe for line in lines}
-    return any(not stage.last for stage in study.stages if stage.recipe in recipes)

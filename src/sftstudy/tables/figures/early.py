@@ -105,8 +105,8 @@ def _draw_panel(sheet: Sheet, axes: Axes, found: Sequence[Mark]) -> None:
 
 def _correlation(found: Sequence[Mark]) -> str:
     correlation = rank_correlation([mark.signal for mark in found], [mark.final.value for mark in found], seed=SEED)
-    if correlation is None:
+    if correlation is None or correlation.low is None:
         return f"{len(found)} recipes"
-    interval = "" if correlation.low is None else f" [{correlation.low:.2f}, {correlation.high:.2f}]"
-    text = f"\N{GREEK SMALL LETTER RHO} = {correlation.value:.2f}{interval}, {len(found)} recipes"
+    interval = f"[{correlation.low:.2f}, {correlation.high:.2f}]"
+    text = f"\N{GREEK SMALL LETTER RHO} = {correlation.value:.2f} {interval}, {len(found)} recipes"
     return text.replace("-", "\N{MINUS SIGN}")

@@ -61,10 +61,11 @@ def draw_factor(results: Results, figure: FactorFigure, *, layout: Layout) -> Fi
         for pair, found in lines.items()
     }
     seeds = panels.seeds_of(results, drawn)
+    apart = "; lines stand slightly apart" if any(len(found) > 1 for found in lines.values()) else ""
     return sheet.finish(
         [
             f"Scores of the {panels.MEASURES[figure.measure]}, {panels.seeds_text(seeds)}, with 95 % intervals over "
-            f"{panels.sources_text(seeds)}; lines stand slightly apart.",
+            f"{panels.sources_text(seeds)}{apart}.",
             *panels.off_axes(far),
             *panels.one_seed(seeds),
             *absences(results, drawn, benchmarks, layout=layout),
@@ -140,10 +141,8 @@ def _draw_panel(
     axes.set_xticks([places[level] for level in levels], [factor_text(level) for level in levels], rotation=45 if crowded else 0)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlim(min(places.values()) - 0.12 * span, max(places.values()) + 0.12 * span)
-    names = {"learning_rate": "learning rate", "effective_batch_size": "effective batch size (samples)"}
-    axes.set_xlabel(
-        names.get(figure.factor, figure.factor.replace("_", " ")) + (", log scale" if logarithmic and len(levels) > 1 else "")
-    )
+    name = "batch size" if figure.factor == "effective_batch_size" else figure.factor.replace("_", " ")
+    axes.set_xlabel(f"{name} (log scale)" if logarithmic and len(levels) > 1 else name)
     beside, far = panels.references(axes, results, pair, benchmark, drawn)
     sheet.label(axes, ends + beside)
     return far

@@ -27,6 +27,9 @@ TITLE_LINE = 0.12
 ROW = 0.17
 """Inches of a row of a panel of dots."""
 
+PAST = ", faint past the checkpoint that the next stage starts from"
+"""What is said of curves of phased runs."""
+
 MEASURES: dict[Measure, str] = {"peak": "best checkpoint", "last": "last checkpoint"}
 
 
@@ -72,6 +75,12 @@ def panels_of(study: StudySpec, wanted: Sequence[str]) -> list[str]:
 def per_row(number: int) -> int:
     """Panels of a row; four are two rows of two."""
     return number if number <= 3 else 2 if number == 4 else 3
+
+
+def has_phases(results: Results, lines: Iterable[Line]) -> bool:
+    """Whether any of the recipes trains in several stages."""
+    recipes = {line.recipe for line in lines}
+    return any(not stage.last for stage in results.study.stages if stage.recipe in recipes)
 
 
 def dots_height(num_rows: int, *, pairs: int) -> float:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from matplotlib import colormaps
-from matplotlib.colors import to_hex
+from matplotlib.colors import Colormap, to_hex
 
 from sftstudy import records
 from sftstudy.paths import Layout
@@ -29,34 +30,42 @@ def lines_of(arms: Mapping[str, str]) -> list[Line]:
 
 
 def expand_recipes(study: StudySpec, named: Mapping[str, str], pair: Pair) -> list[Line]:
-    """The figure's lines of one model and data. A sweep becomes its cells, labelled by the factors in which they differ.
+    """The figure's lines of one model and data; a sweep becomes its cells, and a recipe that is named twice is drawn once."""
+    factors = {stage.recipe: stage.factors for stage in study.stages}
+    here = {stage.recipe for stage in study.stages if (stage.model, stage.data) == pair}
+    markers = itertools.cycle(MARKERS)
+    shades = itertools.chain(SHADES, itertools.repeat(SHADES[-1]))
+    found: dict[str, Line] = {}
+    for line in lines_of(named):
+        if line.recipe in study.sweeps:
+            cells = {recipe: factors[recipe] for recipe in study.sweeps[line.recipe] if recipe in factors}
+            lines = _cells(cells, line.label if len(named) > 1 else "", colormaps[next(shades)], markers)
+        else:
+            lines = [replace(line, marker=next(markers))]
+        for one in lines:
+            if one.recipe in here:
+                found.setdefault(one.recipe, replace(one, label=one.label or line.label))
+    return list(found.values())
+
+
+def _cells(cells: Mapping[str, Mapping[str, Any]], label: str, colormap: Colormap, markers: Iterator[str]) -> list[Line]:
+    """Lines of a sweep in order of the factors in which its cells differ, which label them.
 
     Cells of a sweep by two factors have dashes and a marker by the first and a shade by the second, else a shade each.
     """
-    factors = {stage.recipe: stage.factors for stage in study.stages if (stage.model, stage.data) == pair}
-    lines: list[Line] = []
-    markers = itertools.cycle(MARKERS)
-    shades_of = itertools.chain(SHADES, itertools.repeat(SHADES[-1]))
-    for line in lines_of(named):
-        if line.recipe not in study.sweeps:
-            lines += [replace(line, marker=next(markers))] if line.recipe in factors else []
-            continue
-        colormap = colormaps[next(shades_of)]
-        cells = [recipe for recipe in study.sweeps[line.recipe] if recipe in factors]
-        keys = [key for key in (factors[cells[0]] if cells else ()) if len({str(factors[c].get(key)) for c in cells}) > 1]
-        levels = {recipe: tuple(sortable(factors[recipe].get(key)) for key in keys) for recipe in cells}
-        crossed = len(keys) == 2 and len({level[0] for level in levels.values()}) <= len(DASHES)
-        groups = sorted({level[0] for level in levels.values()}) if crossed else []
-        marks = [next(markers) for _ in groups] or [next(markers)]
-        shades = sorted({level[1:] if crossed else level for level in levels.values()})
-        for recipe in sorted(cells, key=levels.__getitem__):
-            text = ", ".join(f"{factor_name(key)} {factor_text(factors[recipe].get(key))}" for key in keys)
-            level = levels[recipe]
-            place = shades.index(level[1:] if crossed else level)
-            color = to_hex(colormap(0.8 * place / max(1, len(shades) - 1)))
-            group = groups.index(level[0]) if crossed else 0
-            dashes = DASHES[group if crossed else place % len(DASHES)]
-            lines.append(Line(f"{line.label}: {text}" if len(named) > 1 else text, recipe, color, dashes, marks[group]))
+    keys = [key for key in next(iter(cells.values()), ()) if len({str(factors.get(key)) for factors in cells.values()}) > 1]
+    levels = {recipe: tuple(sortable(factors.get(key)) for key in keys) for recipe, factors in cells.items()}
+    crossed = len(keys) == 2 and len({level[0] for level in levels.values()}) <= len(DASHES)
+    groups = sorted({level[0] for level in levels.values()}) if crossed else []
+    marks = [next(markers) for _ in groups] or [next(markers)]
+    shades = sorted({level[1:] if crossed else level for level in levels.values()})
+    lines = []
+    for recipe, level in sorted(levels.items(), key=lambda item: item[1]):
+        text = ", ".join(f"{factor_name(key)} {factor_text(cells[recipe].get(key))}" for key in keys)
+        group, place = groups.index(level[0]) if crossed else 0, shades.index(level[1:] if crossed else level)
+        color = to_hex(colormap(0.8 * place / max(1, len(shades) - 1)))
+        dashes = DASHES[group if crossed else place % len(DASHES)]
+        lines.append(Line(": ".join(filter(None, (label, text))), recipe, color, dashes, marks[group]))
     return lines
 
 

@@ -5,12 +5,15 @@ A phased run goes on along the x axis from where its selected checkpoint stood.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from sftstudy import stats
 from sftstudy.config import ScoresFigure
@@ -33,12 +36,16 @@ HEIGHT, STRIP, ROW = 1.75, 0.42, 0.115
 
 @dataclass(frozen=True)
 class Segment:
-    """A stage of an arm on one benchmark: at each place the mean over seeds and its interval, NaN where items tell none."""
+    """A stage of an arm on one benchmark: at each place the mean over seeds and its interval, NaN where items tell none.
+
+    `past` marks checkpoints beyond the one that the next stage started from.
+    """
 
     samples: Array
     mean: Array
     low: Array
     high: Array
+    past: NDArray[np.bool_]
 
 
 def draw_scores(results: Results, figure: ScoresFigure, *, layout: Layout) -> Figure:
@@ -65,9 +72,10 @@ def draw_scores(results: Results, figure: ScoresFigure, *, layout: Layout) -> Fi
     seeds = panels.seeds_of(results, dict.fromkeys(results.pairs, lines))
     return sheet.finish(
         [
-            f"Curves: {panels.seeds_text(seeds)}. Bands: pointwise 95 % intervals over {panels.sources_text(seeds)}. Below: "
-            "samples seen at the best checkpoint (of equal ones the first), chosen on the items reported, with its bootstrap 95 % "
-            f"interval over {panels.sources_text(seeds)}, which can only end at checkpoints.",
+            f"Curves: {panels.seeds_text(seeds)}{panels.PAST if panels.has_phases(results, lines) else ''}. Bands: pointwise 95 % "
+            f"intervals over {panels.sources_text(seeds)}. Below: samples seen at the best checkpoint (of equal ones the first), "
+            f"chosen on the items reported, with its bootstrap 95 % interval over {panels.sources_text(seeds)}, which can only end "
+            "at checkpoints.",
             *panels.off_axes(far),
             *panels.one_seed(seeds),
             *absences(results, dict.fromkeys(results.pairs, lines), benchmarks, layout=layout),
@@ -89,8 +97,13 @@ def _draw_curves(
         }
         parts = segments(results, benchmark, results.runs(pair, line.recipe, benchmark), starts)
         for part in parts:
-            axes.plot(part.samples, part.mean, color=line.color, linestyle=line.dashes, marker=line.marker, markersize=3.2)
-            axes.fill_between(part.samples, part.low, part.high, color=line.color, alpha=0.15, linewidth=0)
+            onward = part.past | np.append(part.past[1:], False)
+            for shown, faint in ((~part.past, 1.0), (onward, 0.4)):
+                look: dict[str, Any] = {"color": line.color, "linestyle": line.dashes, "marker": line.marker, "markersize": 3.2}
+                axes.plot(part.samples[shown], part.mean[shown], alpha=faint, **look)
+                axes.fill_between(
+                    part.samples[shown], part.low[shown], part.high[shown], color=line.color, alpha=0.15 * faint, linewidth=0
+                )
             drawn += [*part.mean, *part.low, *part.high]
         if parts:
             x, y = parts[-1].samples[-1], parts[-1].mean[-1]
@@ -109,7 +122,7 @@ def _draw_peaks(axes: Axes, results: Results, lines: Sequence[Line], pair: Pair,
     average = results.study.benchmarks[benchmark].average
     for row, line in enumerate(lines):
         whole = results.curves(pair, line.recipe, benchmark, over="samples_seen")
-        told = "no complete run"
+        told = "not known"
         if whole is not None:
             found = samples_to_peak(whole, average=average, seed=SEED)
             axes.plot(
@@ -133,31 +146,34 @@ def segments(results: Results, benchmark: str, runs: Sequence[Run], starts: Mapp
 
     `starts`: (seed, stage) -> the checkpoint of that stage which the next one continues from, where it is known.
     """
-    paths: list[tuple[int, dict[tuple[str, str], Point]]] = []
+    paths: list[dict[tuple[str, str], tuple[Point, bool]]] = []
+    seeds: list[int] = []
     for run in runs:
-        path: dict[tuple[str, str], Point] = {}
+        path: dict[tuple[str, str], tuple[Point, bool]] = {}
         start: Point | None = None
         for stage in dict.fromkeys(point.stage for point in run.points):
             points = {p.ckpt: p for p in run.points if p.stage == stage and p.value is not None}
             if start is not None:
-                path[stage, ""] = start
-            path |= {(stage, ckpt): point for ckpt, point in points.items()}
+                path[stage, ""] = start, False
             start = points.get(starts.get((run.seed, stage), ""))
+            end = start.samples_seen if start else math.inf
+            path |= {(stage, ckpt): (point, point.samples_seen > end) for ckpt, point in points.items()}
         if path:
-            paths.append((run.seed, path))
+            paths.append(path)
+            seeds.append(run.seed)
     found = []
-    seeds = [seed for seed, _ in paths]
-    for stage in dict.fromkeys(stage for _, path in paths for stage, _ in path):
-        keys = [key for key in paths[0][1] if key[0] == stage and all(key in path for _, path in paths)]
-        columns = [[path[key] for _, path in paths] for key in keys]
-        known = [(points, mean) for points in columns if (mean := _estimate(results, benchmark, seeds, points))]
+    for stage in dict.fromkeys(stage for path in paths for stage, _ in path):
+        keys = [key for key in paths[0] if key[0] == stage and all(key in path for path in paths)]
+        means = {key: _estimate(results, benchmark, seeds, [path[key][0] for path in paths]) for key in keys}
+        known = {key: mean for key, mean in means.items() if mean}
         if known:
             found.append(
                 Segment(
-                    samples=np.array([np.mean([point.samples_seen for point in points]) for points, _ in known]),
-                    mean=np.array([mean.value for _, mean in known]),
-                    low=np.array([mean.low for _, mean in known], dtype=float),
-                    high=np.array([mean.high for _, mean in known], dtype=float),
+                    samples=np.array([np.mean([path[key][0].samples_seen for path in paths]) for key in known]),
+                    mean=np.array([mean.value for mean in known.values()]),
+                    low=np.array([mean.low for mean in known.values()], dtype=float),
+                    high=np.array([mean.high for mean in known.values()], dtype=float),
+                    past=np.array([all(path[key][1] for path in paths) for key in known]),
                 )
             )
     return found

@@ -30,7 +30,7 @@ class Sheet:
 
     def __init__(self, caption: str, heights: Sequence[float], num_columns: int | None = None) -> None:
         """`heights` are inches of the rows, all of `num_columns` panels if that is given: they then stand in line."""
-        self._caption = textwrap.wrap(caption, 100)
+        self._caption = textwrap.wrap(caption, 84)
         self._heights = list(heights)
         self.figure = Figure(figsize=(WIDTH, sum(heights)))
         FigureCanvasAgg(self.figure)
@@ -68,7 +68,7 @@ class Sheet:
     def _try(self, notes: Sequence[str], key: Sequence[Line2D]) -> bool:
         """Lay everything out, with labels if there is no key. False, and nothing left of it, if the labels crowd."""
         columns = max(1, min(len(key), int(WIDTH * 14 / (max((len(str(k.get_label())) for k in key), default=1) + 6))))
-        foot = [line for note in notes for line in textwrap.wrap(note, 138)]
+        foot = [line for note in notes for line in textwrap.wrap(note, 132)]
         heights = [
             0.08 + CAPTION_LINE * len(self._caption),
             sum(self._heights),
