@@ -190,10 +190,12 @@ def test_lines_that_end_early_are_labelled_where_they_end(crowded: Tree) -> None
 
 
 def test_no_two_lines_differ_by_colour_alone(crowded: Tree) -> None:
-    for lines in (lines_of({str(n): str(n) for n in range(7)}), expand_recipes(crowded.study(), {"A": "grid", "B": "early"}, PAIR)):
-        looks = [(line.dashes, line.marker, line.color) for line in lines]
-        assert len(set(looks)) == len(looks)
-    assert len({(line.dashes, line.marker) for line in lines_of({str(n): str(n) for n in range(7)})}) == 7
+    for lines in (
+        lines_of({str(n): str(n) for n in range(28)}),
+        expand_recipes(crowded.study(), {"A": "grid", "B": "early"}, PAIR),
+    ):
+        assert len({(line.dashes, line.marker) for line in lines}) == len(lines)
+    assert len(lines_of({str(n): str(n) for n in range(40)})) == 40
 
 
 @pytest.mark.parametrize(("wanted", "heights", "found"), [
@@ -331,7 +333,7 @@ def test_a_sweep_becomes_its_cells_in_order_of_their_factors(tree: Tree) -> None
     lines = expand_recipes(tree.study(), {"Grid": "grid"}, PAIR)
     assert [line.label for line in lines] == ["batch 16, LR 3e-4", "batch 16, LR 1e-3", "batch 64, LR 1e-3"]
     assert lines[0].dashes == lines[1].dashes != lines[2].dashes
-    assert lines[0].marker == lines[1].marker != lines[2].marker
+    assert lines[0].marker != lines[1].marker == lines[2].marker
     assert lines[0].color != lines[1].color == lines[2].color
     tree.sweeps["again"] = ["c", "a"]
     names = [line.label for line in expand_recipes(tree.study(), {"Grid": "grid", "B": "b", "Again": "again"}, PAIR)]

@@ -28,7 +28,7 @@ from sftstudy.tables.collect import read_training
 from sftstudy.tables.figures import panels
 from sftstudy.tables.figures.final import dots_note, draw_dots
 from sftstudy.tables.figures.labels import End
-from sftstudy.tables.figures.look import DASHES, Line
+from sftstudy.tables.figures.look import Line
 from sftstudy.tables.figures.runs import absences, expand_recipes, selected, stages_of
 from sftstudy.tables.figures.sheet import Sheet
 
@@ -77,7 +77,7 @@ def draw_dynamics(results: Results, figure: DynamicsFigure, *, layout: Layout) -
     ]
     sheet = Sheet(figure.caption, heights or curved)
     rows = itertools.count()
-    marked = any(len(drawn) > len(DASHES) for drawn in lines.values())
+    marked = any(len({line.dashes for line in drawn}) < len(drawn) for drawn in lines.values())
     apart: list[str] = []
     smooth = False
     for pair, drawn in lines.items():

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib import colormaps
@@ -16,7 +15,7 @@ from sftstudy.records import SelectionRecord
 from sftstudy.spec import PlannedStage, StudySpec
 from sftstudy.tables.aggregate import Pair, Results
 from sftstudy.tables.collect import read_training
-from sftstudy.tables.figures.look import DASHES, MARKERS, OKABE_ITO, Line
+from sftstudy.tables.figures.look import DASHES, MARKERS, OKABE_ITO, Dashes, Line
 from sftstudy.tables.printed import factor_text, sortable
 
 SHADES = ("viridis", "plasma")
@@ -25,48 +24,64 @@ SHADES = ("viridis", "plasma")
 
 def lines_of(arms: Mapping[str, str]) -> list[Line]:
     """Recipes by name: a hue, dashes and a marker each."""
-    looks = zip(itertools.cycle(OKABE_ITO), itertools.cycle(DASHES), itertools.cycle(MARKERS), strict=False)
-    return [Line(label, recipe, *look) for (label, recipe), look in zip(arms.items(), looks, strict=False)]
+    free = _Free()
+    hues = itertools.cycle(OKABE_ITO)
+    return [Line(label, recipe, next(hues), *free.take(at, at)) for at, (label, recipe) in enumerate(arms.items())]
 
 
 def expand_recipes(study: StudySpec, named: Mapping[str, str], pair: Pair) -> list[Line]:
     """The figure's lines of one model and data; a sweep becomes its cells, and a recipe that is named twice is drawn once."""
     factors = {stage.recipe: stage.factors for stage in study.stages}
     here = {stage.recipe for stage in study.stages if (stage.model, stage.data) == pair}
-    markers = itertools.cycle(MARKERS)
-    shades = itertools.chain(SHADES, itertools.repeat(SHADES[-1]))
+    shades, hues, free = itertools.chain(SHADES, itertools.repeat(SHADES[-1])), itertools.cycle(OKABE_ITO), _Free()
     found: dict[str, Line] = {}
-    for line in lines_of(named):
-        if line.recipe in study.sweeps:
-            cells = {recipe: factors[recipe] for recipe in study.sweeps[line.recipe] if recipe in factors}
-            lines = _cells(cells, line.label if len(named) > 1 else "", colormaps[next(shades)], markers)
+    for at, (label, recipe) in enumerate(named.items()):
+        hue = next(hues)
+        if recipe in study.sweeps:
+            cells = {cell: factors[cell] for cell in study.sweeps[recipe] if cell in factors}
+            lines = _cells(cells, label, colormaps[next(shades)], free, alone=len(named) == 1)
         else:
-            lines = [replace(line, marker=next(markers))]
-        for one in lines:
-            if one.recipe in here:
-                found.setdefault(one.recipe, replace(one, label=one.label or line.label))
-    return list(found.values())
+            lines = [Line(label, recipe, hue, *free.take(at, at))]
+        for line in lines:
+            found.setdefault(line.recipe, line)
+    return [line for line in found.values() if line.recipe in here]
 
 
-def _cells(cells: Mapping[str, Mapping[str, Any]], label: str, colormap: Colormap, markers: Iterator[str]) -> list[Line]:
+def _cells(cells: Mapping[str, Mapping[str, Any]], label: str, colormap: Colormap, free: _Free, *, alone: bool) -> list[Line]:
     """Lines of a sweep in order of the factors in which its cells differ, which label them.
 
-    Cells of a sweep by two factors have dashes and a marker by the first and a shade by the second, else a shade each.
+    Cells of a sweep by two factors have dashes by the first, a shade and a marker by the second; else each has its own.
     """
     keys = [key for key in next(iter(cells.values()), ()) if len({str(factors.get(key)) for factors in cells.values()}) > 1]
     levels = {recipe: tuple(sortable(factors.get(key)) for key in keys) for recipe, factors in cells.items()}
     crossed = len(keys) == 2 and len({level[0] for level in levels.values()}) <= len(DASHES)
-    groups = sorted({level[0] for level in levels.values()}) if crossed else []
-    marks = [next(markers) for _ in groups] or [next(markers)]
+    groups = sorted({level[:1] if crossed else level for level in levels.values()})
     shades = sorted({level[1:] if crossed else level for level in levels.values()})
     lines = []
     for recipe, level in sorted(levels.items(), key=lambda item: item[1]):
         text = ", ".join(f"{factor_name(key)} {factor_text(cells[recipe].get(key))}" for key in keys)
-        group, place = groups.index(level[0]) if crossed else 0, shades.index(level[1:] if crossed else level)
+        group, place = groups.index(level[:1] if crossed else level), shades.index(level[1:] if crossed else level)
         color = to_hex(colormap(0.8 * place / max(1, len(shades) - 1)))
-        dashes = DASHES[group if crossed else place % len(DASHES)]
-        lines.append(Line(": ".join(filter(None, (label, text))), recipe, color, dashes, marks[group]))
+        name = text if alone and text else ": ".join(filter(None, (label, text)))
+        lines.append(Line(name, recipe, color, *free.take(group, place)))
     return lines
+
+
+class _Free:
+    """Pairs of dashes and marker that no line of a figure has yet; after 28 of them they come again."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[int, int]] = set()
+
+    def take(self, dashes: int, marker: int) -> tuple[Dashes, str]:
+        """The wanted ones by their numbers, or else the same dashes with the next free marker, or else the next dashes."""
+        if len(self._taken) == len(DASHES) * len(MARKERS):
+            self._taken.clear()
+        steps = itertools.product(range(len(DASHES)), range(len(MARKERS)))
+        places = (((dashes + by) % len(DASHES), (marker + on) % len(MARKERS)) for by, on in steps)
+        found = next(place for place in places if place not in self._taken)
+        self._taken.add(found)
+        return DASHES[found[0]], MARKERS[found[1]]
 
 
 def selected(stage: PlannedStage, *, layout: Layout) -> SelectionRecord | None:
