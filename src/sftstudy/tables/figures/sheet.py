@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -97,7 +98,13 @@ class Sheet:
             text.set_in_layout(False)
         if key:
             self.figure.legend(
-                handles=list(key), loc="upper center", bbox_to_anchor=(0.5, below), ncols=columns, borderaxespad=0, borderpad=0.2
+                handles=list(key),
+                loc="upper center",
+                bbox_to_anchor=(0.5, below),
+                ncols=columns,
+                borderaxespad=0,
+                borderpad=0.2,
+                handlelength=3.5 if self._ends else 1,
             ).set_in_layout(False)
         labels = [(axes, ends, [self._text(axes, end) for end in ends]) for axes, ends in self._ends.items() if not key]
         numbers = self._numbers()
@@ -144,9 +151,8 @@ class Sheet:
         for ends in self._ends.values():
             for end in ends:
                 text = " ".join(end.text.split())
-                found.setdefault(
-                    text, Line2D([], [], color=end.color, linestyle=end.dashes, marker=end.marker or None, markersize=3, label=text)
-                )
+                look: dict[str, Any] = {"color": end.color, "linestyle": end.dashes, "marker": end.marker or None}
+                found.setdefault(text, Line2D([], [], markersize=2.5, label=text, **look))
         shown = {line.label: line for _, _, lines in self._points for line in lines}
         for name, number in self._numbers().items():
             color, marker = shown[name].color, shown[name].marker
