@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -68,68 +69,57 @@ class Sheet:
 
     def _try(self, notes: Sequence[str], key: Sequence[Line2D]) -> bool:
         """Lay everything out, with labels if there is no key. False, and nothing left of it, if the labels crowd."""
-        columns = max(1, min(len(key), int(WIDTH * 14 / (max((len(str(k.get_label())) for k in key), default=1) + 6))))
-        foot = [line for note in notes for line in textwrap.wrap(note, 132)]
-        heights = [
-            0.08 + CAPTION_LINE * len(self._caption),
-            sum(self._heights),
-            KEY_LINE * -(-len(key) // columns) + 0.08 if key else 0.0,
-            0.06 + NOTE_LINE * len(foot),
-        ]
-        total = sum(heights)
-        self.figure.set_size_inches(WIDTH, total)
-        below = (heights[2] + heights[3]) / total
-        self.figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, below, 1, heights[1] / total), h_pad=0.05, w_pad=0.05))
-        drawn = [
-            self.figure.text(
-                0.05 / WIDTH, 1 - 0.05 / total, "\n".join(self._caption), va="top", fontsize=CAPTION_SIZE, weight="bold"
-            ),
-            self.figure.text(
-                0.05 / WIDTH,
-                (heights[3] - 0.03) / total,
-                "\n".join(foot),
-                va="top",
-                fontsize=NOTE_SIZE,
-                color="0.3",
-                linespacing=1.2,
-            ),
-        ]
-        for text in drawn:
-            text.set_in_layout(False)
-        if key:
-            self.figure.legend(
-                handles=list(key),
-                loc="upper center",
-                bbox_to_anchor=(0.5, below),
-                ncols=columns,
-                borderaxespad=0,
-                borderpad=0.2,
-                handlelength=3.5 if self._ends else 1,
-            ).set_in_layout(False)
-        labels = [(axes, ends, [self._text(axes, end) for end in ends]) for axes, ends in self._ends.items() if not key]
-        numbers = self._numbers()
-        names = [
-            (
-                axes,
-                at,
-                [self._name(axes, line, str(numbers[line.label]) if key else panels.wrapped(line.label, 15)) for line in lines],
-            )
-            for axes, at, lines in self._points
-        ]
+        added: list[Artist] = self._frame(notes, key)
+        labels = {axes: [self._text(axes, end) for end in ends] for axes, ends in self._ends.items()} if not key else {}
+        names = [[self._name(axes, line, numbered=bool(key)) for line in lines] for axes, _, lines in self._points]
         self.figure.draw_without_rendering()
-        leaders = [place_ends(axes, ends, texts) for axes, ends, texts in labels]
-        named = [place_points(axes, at, texts) for axes, at, texts in names]
-        if not key and (None in leaders or not all(fit for fit, _ in named)):
-            for text in [*drawn, *(text for _, _, texts in labels for text in texts), *(text for _, _, ts in names for text in ts)]:
-                text.remove()
-            for line in (line for group in [*leaders, *(lines for _, lines in named)] for line in group or []):
-                line.remove()
-            return False
-        self.figure.set_layout_engine("none")
-        return True
+        fits = True
+        for axes, texts in labels.items():
+            leaders = place_ends(axes, self._ends[axes], texts)
+            fits &= leaders is not None
+            added += [*texts, *(leaders or [])]
+        for (axes, at, _), texts in zip(self._points, names, strict=True):
+            found_room, leaders = place_points(axes, at, texts)
+            fits &= found_room
+            added += [*texts, *leaders]
+        if fits or key:
+            self.figure.set_layout_engine("none")
+            return True
+        for artist in added:
+            artist.remove()
+        return False
 
-    def _name(self, axes: Axes, line: Line, text: str) -> Text:
-        shown = axes.text(0.5, 0.5, text, fontsize=LABEL_SIZE - 0.5, transform=axes.transAxes, va="center", color=ink(line.color))
+    def _frame(self, notes: Sequence[str], key: Sequence[Line2D]) -> list[Artist]:
+        """The page's size, with the caption above the panels, the key and the notes below; returns what was written."""
+        head, foot = self._caption, [line for note in notes for line in textwrap.wrap(note, 132)]
+        columns = max(1, min(len(key), int(WIDTH * 14 / (max((len(str(line.get_label())) for line in key), default=1) + 6))))
+        panels_height, notes_height = sum(self._heights), 0.06 + NOTE_LINE * len(foot)
+        below = notes_height + (KEY_LINE * -(-len(key) // columns) + 0.08 if key else 0.0)
+        total = 0.08 + CAPTION_LINE * len(head) + panels_height + below
+        self.figure.set_size_inches(WIDTH, total)
+        inner = (0, below / total, 1, panels_height / total)
+        self.figure.set_layout_engine(ConstrainedLayoutEngine(rect=inner, h_pad=0.05, w_pad=0.05))
+        left, top, bottom = 0.05 / WIDTH, 1 - 0.05 / total, (notes_height - 0.03) / total
+        added: list[Artist] = [
+            self.figure.text(left, top, "\n".join(head), va="top", fontsize=CAPTION_SIZE, weight="bold"),
+            self.figure.text(left, bottom, "\n".join(foot), va="top", fontsize=NOTE_SIZE, color="0.3", linespacing=1.2),
+        ]
+        if key:
+            place: dict[str, Any] = {
+                "loc": "upper center",
+                "bbox_to_anchor": (0.5, below / total),
+                "borderaxespad": 0,
+                "borderpad": 0.2,
+            }
+            long = 3.5 if self._ends else 1.0
+            added.append(self.figure.legend(handles=list(key), ncols=columns, handlelength=long, **place))
+        for artist in added:
+            artist.set_in_layout(False)
+        return added
+
+    def _name(self, axes: Axes, line: Line, *, numbered: bool) -> Text:
+        name = str(self._numbers()[line.label]) if numbered else panels.wrapped(line.label, 15)
+        shown = axes.text(0.5, 0.5, name, fontsize=LABEL_SIZE - 0.5, transform=axes.transAxes, va="center", color=ink(line.color))
         shown.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
         shown.set_in_layout(False)
         return shown
