@@ -126,8 +126,8 @@ def off_axes(told: Iterable[str]) -> list[str]:
 
 
 def wrapped(label: str, width: int = 13) -> str:
-    """A label on as many lines as a margin asks for; a number stays on the line of its name."""
-    return "\n".join(textwrap.wrap(re.sub(r" (?=\d)", "\N{NO-BREAK SPACE}", label), width))
+    """A text on lines of so many characters; a number stays on the line of its name, and a % sign on that of its number."""
+    return "\n".join(textwrap.wrap(re.sub(r" (?=[\d%])", "\N{NO-BREAK SPACE}", label), width))
 
 
 def seeds_of(results: Results, lines: Mapping[Pair, Sequence[Line]]) -> list[int]:

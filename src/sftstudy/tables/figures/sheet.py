@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ class Sheet:
 
     def __init__(self, caption: str, heights: Sequence[float], num_columns: int | None = None) -> None:
         """`heights` are inches of the rows, all of `num_columns` panels if that is given: they then stand in line."""
-        self._caption = textwrap.wrap(caption, 84)
+        self._caption = panels.wrapped(caption, 84).splitlines()
         self._heights = list(heights)
         self.figure = Figure(figsize=(WIDTH, sum(heights)))
         FigureCanvasAgg(self.figure)
@@ -91,7 +90,7 @@ class Sheet:
 
     def _frame(self, notes: Sequence[str], key: Sequence[Line2D]) -> list[Artist]:
         """The page's size, with the caption above the panels, the key and the notes below; returns what was written."""
-        head, foot = self._caption, [line for note in notes for line in textwrap.wrap(note, 132)]
+        head, foot = self._caption, [line for note in notes for line in panels.wrapped(note, 132).splitlines()]
         columns = max(1, min(len(key), int(WIDTH * 14 / (max((len(str(line.get_label())) for line in key), default=1) + 6))))
         panels_height, notes_height = sum(self._heights), 0.06 + NOTE_LINE * len(foot)
         below = notes_height + (KEY_LINE * -(-len(key) // columns) + 0.08 if key else 0.0)
