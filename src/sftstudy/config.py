@@ -725,6 +725,8 @@ class Advice(Strict):
 
 # --- studies/*.yaml --------------------------------------------------------------------------------------------------
 
+Share = Annotated[float, Field(gt=0, lt=1)]
+
 
 class Grid(Strict):
     """Runs as the product of four axes. A recipe may be a sweep's name, which stands for all of its cells."""
@@ -777,29 +779,92 @@ class PublishedNumbers(Strict):
 Table = Annotated[ArmsTable | GridTable | ConfigurationTable | PublishedNumbers, Field(discriminator="kind")]
 
 
-class DynamicsFigure(Strict):
-    """Loss and gradient norm over samples seen, a line per run."""
+Measured = Literal["peak", "last"]
+"""Which checkpoint of a run a final score is of: the best one of each benchmark, as the paper's tables have it, or the last one."""
 
-    kind: Literal["dynamics"]
-    caption: str
-    recipes: dict[str, str] = Field(min_length=1, description="legend label -> recipe; a sweep's name adds its cells")
+_PANELS = "one panel each; all of the study's if absent"
+_ARMS = "label -> recipe"
+_LINES = "label -> recipe; a sweep's name adds its cells"
 
 
 class ScoresFigure(Strict):
-    """Scores over samples seen, a line per arm, a panel per benchmark."""
+    """Scores over samples seen, a line per arm with its interval, and the samples to each arm's peak (Figures 3b and 5)."""
 
     kind: Literal["scores"]
     caption: str
-    arms: dict[str, str] = Field(min_length=1, description="legend label -> recipe")
+    arms: dict[str, str] = Field(min_length=1, description=_ARMS)
+    benchmarks: list[str] = Field([], description=_PANELS)
 
 
-Figure = Annotated[DynamicsFigure | ScoresFigure, Field(discriminator="kind")]
+class FinalFigure(Strict):
+    """Final scores, a dot per arm with its interval (Figures 3a and 4)."""
+
+    kind: Literal["final"]
+    caption: str
+    arms: dict[str, str] = Field(min_length=1, description=_ARMS)
+    benchmarks: list[str] = Field([], description=_PANELS)
+    measure: Measured = Field("peak", description="each run's best checkpoint, or its `last`")
+
+
+class BenefitFigure(Strict):
+    """What the first arm is ahead of the others on each benchmark, paired by items, with intervals (Figure 6)."""
+
+    kind: Literal["benefit"]
+    caption: str
+    arms: dict[str, str] = Field(min_length=2, description="label -> recipe; the first one is compared with each of the others")
+    benchmarks: list[str] = Field([], description="one row each; all of the study's if absent")
+    measure: Measured = Field("peak", description="each run's best checkpoint, or its `last`")
+
+
+class FactorFigure(Strict):
+    """Final scores against a factor, on a log axis if it has numbers, a line per level of another one (Figures 11, 12, 14)."""
+
+    kind: Literal["factor"]
+    caption: str
+    recipes: dict[str, str] = Field(min_length=1, description=_LINES)
+    factor: str = Field(description="a training key, such as `learning_rate`: the x axis")
+    by: str | None = Field(None, description="a training key, such as `effective_batch_size`: a line per level of it")
+    benchmarks: list[str] = Field([], description=_PANELS)
+    measure: Measured = Field("peak", description="each run's best checkpoint, or its `last`")
+
+    @model_validator(mode="after")
+    def _training_keys(self) -> FactorFigure:
+        for name in ("factor", "by"):
+            if (key := getattr(self, name)) is not None and key not in Training.model_fields:
+                raise ValueError(f"{name}: {key} is no training key")
+        return self
+
+
+class DynamicsFigure(Strict):
+    """Loss and gradient norm over samples seen, a line per recipe, and final scores below them (Figures 15 and 16)."""
+
+    kind: Literal["dynamics"]
+    caption: str
+    recipes: dict[str, str] = Field(min_length=1, description=_LINES)
+    benchmarks: list[str] = Field([], description="whose final scores are shown below, one panel each; none if absent")
+    measure: Measured = Field("peak", description="final scores of each run's best checkpoint, or of its `last`")
+
+
+class EarlyFigure(Strict):
+    """An early signal against the final score, a point per recipe, with the rank correlation."""
+
+    kind: Literal["early"]
+    caption: str
+    recipes: dict[str, str] = Field(min_length=1, description=_LINES)
+    signals: list[Literal["grad_norm", "loss"]] = Field(["grad_norm", "loss"], min_length=1, description="a column of panels each")
+    until: Share = Field(0.1, description="share of the first stage's samples over which the signal is averaged")
+    benchmarks: list[str] = Field([], description="a row of panels each; all of the study's if absent")
+    measure: Measured = Field("last", description="final scores of each run's best checkpoint (`peak`), or of its last")
+
+
+Figure = Annotated[
+    ScoresFigure | FinalFigure | BenefitFigure | FactorFigure | DynamicsFigure | EarlyFigure, Field(discriminator="kind")
+]
 
 
 Signal = Literal["grad-norm", "loss"]
 Direction = Literal["lowest", "highest"]
 Rung = Annotated[float, Field(gt=0, lt=1)]
-Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PaperRule(Strict):

@@ -27,7 +27,7 @@ SEMANTICS: dict[str, int] = {
     "collect_scores": 2,
     "render_table": 5,
     "write_numbers": 1,
-    "render_figure": 2,
+    "render_figure": 3,
     "summarize_study": 3,
     "check_claims": 2,
     "write_guide": 1,

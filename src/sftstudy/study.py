@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sftstudy.config import (
+    BenefitFigure,
+    FinalFigure,
     HarnessSuite,
     HubSplit,
     LocalFile,
     Location,
     MtBenchSuite,
     RobustnessClaim,
+    ScoresFigure,
     SignalClaim,
     Study,
     Suite,
@@ -82,10 +85,17 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
                 for number in getattr(table, key):
                     known(number, held, what=f"entry of paper/{key}.yaml", where=f"{where}: tables.{name}.{key}")
     for name, figure in study.figures.items():
-        lines = figure.arms if figure.kind == "scores" else figure.recipes
-        names = recipes | (registry.sweeps.keys() if figure.kind == "dynamics" else set())
+        at = f"{where}: figures.{name}"
+        if isinstance(figure, ScoresFigure | FinalFigure | BenefitFigure):
+            lines, names = figure.arms, recipes
+        else:
+            lines, names = figure.recipes, recipes | registry.sweeps.keys()
         for label, recipe in lines.items():
-            known(recipe, names, what="recipe of this study", where=f"{where}: figures.{name}.{label}")
+            known(recipe, names, what="recipe of this study", where=f"{at}.{label}")
+            if absent := sorted(set(expand_recipe(recipe, registry)) - recipes):
+                raise StudyError(f"{at}.{label}: {absent[0]!r} is not run; add {recipe!r} to the study's runs")
+        for benchmark in figure.benchmarks:
+            known(benchmark, study.benchmarks, what="benchmark of this study", where=f"{at}.benchmarks")
 
 
 def _check_looks(study: Study, *, where: str) -> None:

@@ -11,13 +11,13 @@ from pydantic import TypeAdapter
 
 from sftstudy import spec
 from sftstudy.claims.check import check_claims
-from sftstudy.claims.signals import early_mean
 from sftstudy.claims.verdicts import Measured, Question, decide, pooled
 from sftstudy.config import Claim, Training
 from sftstudy.paths import Layout
 from sftstudy.records import ClaimCell, ClaimEffect, ClaimsRecord, StepMetrics
 from sftstudy.stats.equivalence import Effect
 from sftstudy.tables.collect import collect_scores
+from sftstudy.tables.early import early_mean
 from table_toys import Tree
 
 NUM_ITEMS = 200

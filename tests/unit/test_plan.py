@@ -220,7 +220,7 @@ def test_what_judging_needs_is_planned() -> None:
 
 def test_a_new_benchmark_replans_the_overlap_report_and_the_tables_alone() -> None:
     def texts(*benchmarks: str) -> dict[str, str]:
-        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks), "claims": {}})
+        study = registry.studies["tiny"].model_copy(update={"benchmarks": list(benchmarks), "claims": {}, "figures": {}})
         suites = registry.suites | {"new": registry.suites["tiny-mt-bench"]}
         plan = Plan(registry.model_copy(update={"studies": {"tiny": study}, "suites": suites}), ["tiny"], CONFIG)
         return {str(folder): spec.to_text(value) for folder, value in plan.specs.items()}

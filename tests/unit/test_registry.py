@@ -216,6 +216,24 @@ MISTAKES = {
         },
         "recipes.yaml: x: defined before; choose another name, results are filed by it",
     ),
+    "figure of a sweep that is not run": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\nfigures: {f: {kind: factor, caption: c, recipes: {LAB: tiny-batch-lr}, factor: learning_rate}}"
+        },
+        "studies/mine.yaml: figures.f.LAB: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
+    ),
+    "figure of a benchmark that is not scored": (
+        {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}}}}}"}
+        | study()
+        | {
+            "studies_mine": study()["studies_mine"]
+            + "\nfigures: {f: {kind: final, caption: c, arms: {A: mine}, benchmarks: [tiny-mt-bench]}}"
+        },
+        "studies/mine.yaml: figures.f.benchmarks: no benchmark of this study 'tiny-mt-bench'; known: tiny-mmlu",
+    ),
     "table of the paper with other arms": (
         study(recipe="tiny-lab-stacked, tiny-lab-phased")
         | {

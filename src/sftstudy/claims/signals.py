@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,6 +19,7 @@ from sftstudy.stats.power import needed_pairs
 from sftstudy.stats.ranks import rank_correlation, stop_regret
 from sftstudy.tables.aggregate import Pair, Results
 from sftstudy.tables.collect import read_training
+from sftstudy.tables.early import early_mean
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,3 @@ class Signals:
             return tuple(read_metrics(self.layout.stage_results(model, data, recipe, seed, stage) / "metrics.jsonl"))
         except (OSError, ValueError, StudyError):
             return ()
-
-
-def early_mean(steps: Sequence[StepMetrics], signal: str, until: float) -> float:
-    """Mean of `loss` or `grad_norm` over the steps within a share of a stage's samples; of the first step if there is none."""
-    start = steps[0].samples_seen - (steps[-1].samples_seen - steps[0].samples_seen) / max(len(steps) - 1, 1)
-    limit = start + until * (steps[-1].samples_seen - start)
-    early = [float(getattr(step, signal)) for step in steps if step.samples_seen <= limit * (1 + 1e-9)]
-    return float(np.mean(early)) if early else float(getattr(steps[0], signal))

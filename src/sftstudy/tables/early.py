@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -98,6 +99,14 @@ def stage_metrics(stage: PlannedStage, *, layout: Layout) -> list[StepMetrics]:
     """The steps of a stage that has its training record."""
     folder = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     return records.read_metrics(folder / "metrics.jsonl")
+
+
+def early_mean(steps: Sequence[StepMetrics], signal: str, until: float) -> float:
+    """Mean of `loss` or `grad_norm` over the steps within a share of a stage's samples; of the first step if there is none."""
+    start = steps[0].samples_seen - (steps[-1].samples_seen - steps[0].samples_seen) / max(len(steps) - 1, 1)
+    limit = start + until * (steps[-1].samples_seen - start)
+    early = [float(getattr(step, signal)) for step in steps if step.samples_seen <= limit * (1 + 1e-9)]
+    return fmean(early) if early else float(getattr(steps[0], signal))
 
 
 def _batch(stage: PlannedStage) -> int:
