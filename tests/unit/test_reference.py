@@ -53,12 +53,12 @@ def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
 
 
 def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
-    targets = {"all", "plan", "fetch", "data", "passports", "training", "scores", "tables", "retained"}
+    targets = {"all", "plan", "hours", "fetch", "data", "passports", "training", "scores", "tables", "retained"}
     by_hand = {"normalize_leaderboard", "summarize_mt_bench"}
     files = [ROOT / "Snakefile", ROOT / "workflow" / "tables.smk", *(ROOT / "workflow" / "rules").glob("*.smk")]
     rules = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)} - targets
     assert len(rules) > 10
-    about_the_checkout = {"adopt_results", "doctor", "plan_study"}
+    about_the_checkout = {"adopt_results", "count_hours", "doctor", "plan_study"}
     assert {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")} - about_the_checkout == rules | by_hand
     assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) == rules | by_hand
     assert (rules | by_hand) - {"write_spec"} == set(semantics.SEMANTICS)
