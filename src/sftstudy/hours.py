@@ -32,12 +32,12 @@ from sftstudy.paths import Layout, score_stem
 from sftstudy.plan import Plan
 from sftstudy.records import AttemptRecord
 from sftstudy.screen import rung_name
-from sftstudy.timesheet import SEEN_EVERY_S
+from sftstudy.timesheet import SEEN_AT_MOST_S
 
 DAY_S = 86400.0
 """SLURM is asked about so long before the first attempt: a job may have come to none."""
 
-UNSEEN_S = 4 * SEEN_EVERY_S
+UNSEEN_S = 4 * SEEN_AT_MOST_S
 """An attempt that wrote no end and was not seen for so long has been killed."""
 
 CLOCKS_DIFFER_S = 10.0

@@ -1,8 +1,8 @@
 """Notes what an attempt costs: a small record per start of a program that may hold GPUs, which outlasts every way to end.
 
-The record is written at the start, every `SEEN_EVERY_S` seconds, when work was made safe and at the end. Each has a file of its own
-that only its process writes, whole: there is nothing to lock, on any file system. A process has one open sheet, as it has one log;
-without it the functions of this module do nothing. Trouble with it never stops the work.
+The record is written at the start, every half minute (sooner while it is young), when work was made safe and at the end. Each has
+a file of its own that only its process writes, whole: there is nothing to lock, on any file system. A process has one open sheet,
+as it has one log; without it the functions of this module do nothing. Trouble with it never stops the work.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from sftstudy.paths import Layout
 from sftstudy.records import AttemptRecord, Outcome, write_record
 from sftstudy.train import slurm
 
-SEEN_EVERY_S = 30.0
-"""How far the end of an attempt that was killed may lie behind what its record says."""
+SEEN_EVERY = 0.05
+SEEN_AT_LEAST_S, SEEN_AT_MOST_S = 1.0, 30.0
+"""An attempt is seen again after this share of its age, within these bounds: what a kill hides is small beside what it cost."""
 
 SAFE_EVERY_S = 1.0
 """Work that is made safe more often is written down with what follows it."""
@@ -75,7 +76,7 @@ class _Sheet:
 
     def keep_writing(self, ended: threading.Event) -> None:
         """Be seen, until the attempt has ended."""
-        while not ended.wait(SEEN_EVERY_S):
+        while not ended.wait(min(max(SEEN_EVERY * self.elapsed_s, SEEN_AT_LEAST_S), SEEN_AT_MOST_S)):
             self.write()
 
 

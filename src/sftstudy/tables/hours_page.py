@@ -109,7 +109,9 @@ def remarks(hours: Hours) -> list[str]:
     if not hours.rows:
         found.append("no attempt is on file: programs leave one each time they start, under results/attempts")
     elif hours.note:
-        found.append(f"counted from the attempts' own records ({hours.note}): a queue's and a container's start-up is not in them")
+        found.append(
+            f"counted from the attempts' own records ({hours.note}): what a job does before its program starts is not in them"
+        )
     else:
         found.append(
             "allocated: GPUs and time as SLURM's accounting has them, where it knows the job; useful: from the attempts' records"
@@ -175,9 +177,9 @@ def _parts(spent: Spent) -> list[float]:
 
 def _hours(seconds: float) -> str:
     value = seconds / 3600
-    if value >= 100:
+    if value >= 100 or value == 0:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 or value == 0 else f"{value:.4f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
 # --- HTML ---------------------------------------------------------------------------------------------------------------

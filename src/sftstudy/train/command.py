@@ -40,13 +40,17 @@ def train(description: str | None, *, to_rung: bool) -> None:
     program.add_argument("--spare-s", type=float, default=SPARE_S, help="seconds of a job's time limit that are kept for its end")
     arguments = program.parse_args()
     if is_launched():
-        with _noted(arguments, num_processes=int(os.environ["WORLD_SIZE"]) // arguments.nodes):
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        with _noted(arguments, num_processes=here, num_nodes=int(os.environ["WORLD_SIZE"]) // here):
             _train(arguments)
     elif arguments.meet:
         sys.exit(launch(sys.argv, num_processes=arguments.processes, num_nodes=arguments.nodes, meet=arguments.meet))
     else:
         several = arguments.nodes > 1 or arguments.processes > 1
-        with slurm.queued_again(), _noted(arguments, num_processes=arguments.processes, starts_others=several):
+        with (
+            slurm.queued_again(),
+            _noted(arguments, num_processes=arguments.processes, num_nodes=arguments.nodes, starts_others=several),
+        ):
             if arguments.nodes > 1:
                 sys.exit(launch_on_nodes(sys.argv, num_nodes=arguments.nodes))
             if arguments.processes > 1:
@@ -56,7 +60,9 @@ def train(description: str | None, *, to_rung: bool) -> None:
             _train(arguments)
 
 
-def _noted(arguments: argparse.Namespace, *, num_processes: int, starts_others: bool = False) -> AbstractContextManager[None]:
+def _noted(
+    arguments: argparse.Namespace, *, num_processes: int, num_nodes: int, starts_others: bool = False
+) -> AbstractContextManager[None]:
     """The sheet of this attempt; `num_processes` compute on each node."""
     stage, rung = read_spec(arguments.spec, StageSpec), getattr(arguments, "rung", None)
     return timesheet.opened(
@@ -65,7 +71,7 @@ def _noted(arguments: argparse.Namespace, *, num_processes: int, starts_others: 
         spec_hash=spec_hash(stage),
         layout=layout_of(arguments),
         num_processes=num_processes,
-        num_nodes=arguments.nodes,
+        num_nodes=num_nodes,
         uses_gpus=arguments.device != "cpu",
         starts_others=starts_others,
     )
