@@ -29,8 +29,8 @@ SEEN_EVERY = 0.05
 SEEN_AT_LEAST_S, SEEN_AT_MOST_S = 1.0, 30.0
 """An attempt is seen again after this share of its age, within these bounds: what a kill hides is small beside what it cost."""
 
-SAFE_EVERY_S = 1.0
-"""Work that is made safe more often is written down with what follows it."""
+LAPS_EVERY_S = 1.0
+"""Laps that follow more closely are written down together."""
 
 SHEET = "STUDY_TIME_SHEET"
 """Names the record with which the first of several processes goes on for the program that started them."""
@@ -141,11 +141,11 @@ def worked(seconds: float, *, units: int = 1) -> None:
         _open.note(units=_open.record.units + units, work_s=_open.record.work_s + seconds)
 
 
-def safe() -> None:
-    """No later attempt need do again what was done so far."""
+def safe(*, at_most_every_s: float = 0.0) -> None:
+    """No later attempt need do again what was done so far. It is written down at once, or with what follows closely."""
     if _open:
         _open.note(safe_units=_open.record.units, safe_work_s=_open.record.work_s, safe_after_s=_open.elapsed_s)
-        _open.write(at_most_every_s=SAFE_EVERY_S)
+        _open.write(at_most_every_s=at_most_every_s)
 
 
 @contextmanager
@@ -164,7 +164,7 @@ def laps() -> Callable[[], None]:
         nonlocal began
         now = time.monotonic()
         worked(now - began)
-        safe()
+        safe(at_most_every_s=LAPS_EVERY_S)
         began = now
 
     return lap
