@@ -1,8 +1,8 @@
 """Runs a server for a job, and ends it with all that it started when the job ends, however it does.
 
-A job that is killed stops nothing any more, and a server's own processes may have left its session: without control groups a cluster
-does not find them, and they hold a GPU. `servers.py` starts it: `python -m sftstudy.evaluate.keeper JOB COMMAND...`, where JOB is
-the number of the process that it serves. Its exit status is the server's.
+A job that is killed stops nothing any more, and a server's own processes may have left its session: without control groups a
+cluster does not find them, and they hold a GPU. `servers.py` starts it: `python -m sftstudy.evaluate.keeper JOB COMMAND...`, where
+JOB is the number of the process that it serves. Its exit status is the server's.
 """
 
 from __future__ import annotations
