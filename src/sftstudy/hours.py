@@ -323,7 +323,7 @@ def wanted_by(plan: Plan) -> dict[tuple[str, ...], set[str]]:
         for run in runs:
             found[(run.model,)].add(study)
             for stage in plan.stages_of(run):
-                found[tuple(_names(stage).values())].add(study)
+                found[tuple(spec.stage_names(stage).values())].add(study)
     return found
 
 
@@ -340,7 +340,7 @@ def planned_jobs(plan: Plan) -> list[tuple[str, dict[str, str]]]:
     scratch = {value.name for value in plan.specs.values() if isinstance(value, spec.ModelSpec) and value.model.source == "scratch"}
     jobs: list[tuple[str, dict[str, str]]] = [("pretrain_model", {"model": name}) for name in sorted(scratch)]
     for folder, stage in plan.stages.items():
-        names = _names(stage)
+        names = spec.stage_names(stage)
         if stage.training:
             jobs += [("train_stage", names)]
             jobs += [("train_rung", names | {"rung": rung_name(rung)}) for rung in plan.screens.rungs.get(folder, [])]
@@ -349,7 +349,3 @@ def planned_jobs(plan: Plan) -> list[tuple[str, dict[str, str]]]:
             rules = ("score_harness",) if is_harness else ("answer_mt_bench", "judge_mt_bench")
             jobs += [(rule, names | {"suite": suite, "part": part}) for rule in rules for part in plan.parts(stage, suite)]
     return jobs
-
-
-def _names(stage: spec.StageSpec) -> dict[str, str]:
-    return {"model": stage.model, "data": stage.data, "recipe": stage.recipe, "seed": str(stage.seed), "stage": stage.stage}

@@ -31,11 +31,6 @@ def name() -> str:
     return Path(sys.argv[0]).stem
 
 
-def stage_names(stage: spec.StageSpec) -> dict[str, str]:
-    """The wildcards of a stage's jobs, in their order."""
-    return {key: str(value) for key, value in stage.model_dump(include={"model", "data", "recipe", "seed", "stage"}).items()}
-
-
 def parser(description: str | None) -> argparse.ArgumentParser:
     """Arguments of a program that works on one spec: the `spec.yaml`, and the two roots."""
     made = argparse.ArgumentParser(description=description)
@@ -67,7 +62,7 @@ def score_block(work: Callable[..., object], description: str | None, *, skip: C
     block = {"part": arguments.part, "checkpoints": blocks[arguments.part], "layout": layout}
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
     hashes = (spec.spec_hash(stage), spec.spec_hash(suite))
-    job = stage_names(stage) | {"suite": suite.name, "part": arguments.part}
+    job = spec.stage_names(stage) | {"suite": suite.name, "part": arguments.part}
     with timesheet.opened(name(), job, spec_hash=spec.score_hash(*hashes, blocks[arguments.part]), layout=layout):
         if stage.training and (status := stopped_status(training)):
             skip(stage, suite, status=status, **block)

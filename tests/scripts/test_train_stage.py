@@ -15,7 +15,6 @@ import pytest
 from sftstudy import hashes, spec, timesheet
 from sftstudy.errors import StudyError
 from sftstudy.hours import read_attempts, split
-from sftstudy.program import stage_names
 from sftstudy.records import SelectionRecord, TrainingRecord, provenance, read_metrics, read_record, write_record
 from sftstudy.train.checkpoints import Saving
 from sftstudy.train.schedule import learning_rate
@@ -104,7 +103,7 @@ def test_killed_program_continues_bit_for_bit(undisturbed: Any, study: Any) -> N
     program.kill()
     program.communicate()
     assert not (study.results(stage) / "training.json").exists()
-    with timesheet.opened("train_stage", stage_names(stage), spec_hash=spec.spec_hash(stage), layout=study.layout):
+    with timesheet.opened("train_stage", spec.stage_names(stage), spec_hash=spec.spec_hash(stage), layout=study.layout):
         record = train(study, stage)
     _, _, expected = undisturbed
     assert record.checkpoints == expected.checkpoints

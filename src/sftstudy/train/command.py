@@ -11,9 +11,9 @@ from pathlib import Path
 
 from sftstudy import timesheet
 from sftstudy.devices import claim
-from sftstudy.program import layout_of, name, parser, read_spec, stage_names
+from sftstudy.program import layout_of, name, parser, read_spec
 from sftstudy.screen import rung_name
-from sftstudy.spec import StageSpec, spec_hash
+from sftstudy.spec import StageSpec, spec_hash, stage_names
 from sftstudy.train import slurm
 from sftstudy.train.checkpoints import RESUME_EVERY_S, SPARE_S, Saving
 from sftstudy.train.launch import is_launched, launch, launch_on_nodes
