@@ -4,8 +4,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -15,7 +17,7 @@ from evaluation_toys import make_model, make_mt_suite, make_tokenizer, make_toy,
 from sftstudy import spec
 from sftstudy.config import Judge, LocalFile
 from sftstudy.errors import StudyError
-from sftstudy.evaluate import local_server
+from sftstudy.evaluate import local_server, servers
 from sftstudy.evaluate.budget import Ledger
 from sftstudy.evaluate.client import Request, ask
 from sftstudy.evaluate.generate import generate, stop_tokens
@@ -179,6 +181,27 @@ def test_what_vllm_cannot_load_is_told(fake_vllm, tmp_path):
     ):
         pass
     assert "cannot load that" in (tmp_path / "server.log").read_text()
+
+
+def test_a_server_of_another_job_on_the_same_port_is_not_taken_for_ours(fake_vllm, tmp_path, monkeypatch):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(servers, "_free_port", lambda: other.server_port)
+        with (
+            pytest.raises(StudyError, match="vllm ended with status 1 before it answered"),
+            serve_vllm(VLLM, Path("w"), log=tmp_path / "log"),
+        ):
+            pass
+        other.shutdown()
+    assert "Address already in use" in (tmp_path / "log").read_text()
 
 
 def test_vllm_is_asked_for_by_name_if_it_is_missing(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sftstudy.config import Judge
@@ -75,13 +75,25 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, *, what: str, log: Pa
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StudyError(f"{what} ended with status {process.returncode} before it answered; {log} says why")
-        try:
-            with direct.open(f"http://127.0.0.1:{port}/v1/models", timeout=5) as response:
-                if response.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        with (
+            suppress(urllib.error.URLError, OSError),
+            direct.open(f"http://127.0.0.1:{port}/v1/models", timeout=5) as response,
+        ):
+            if response.status == 200 and _listens(process, port):
+                return
+        time.sleep(0.2)
     raise StudyError(f"{what} did not answer within {START_S:.0f} s; {log} says why")
+
+
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it is what our process started that listens there: another job may have taken the port before."""
+    import psutil
+
+    try:
+        found = [one for child in psutil.Process(process.pid).children(recursive=True) for one in child.net_connections("inet")]
+    except psutil.NoSuchProcess:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
