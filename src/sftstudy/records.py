@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sftstudy import __version__
 from sftstudy.errors import StudyError
 
 SCHEMA_VERSION = 1
@@ -654,7 +655,8 @@ def read_metrics(path: Path) -> list[StepMetrics]:
 
 def provenance(*libraries: str) -> dict[str, Any]:
     """The `commit` and `versions` of a record made now by this process."""
-    return {"commit": _commit(), "versions": {name: _version(name) for name in ("sftstudy", *libraries)}}
+    # the package may come from a checkout, uninstalled, as in Snakemake's own environments
+    return {"commit": _commit(), "versions": {"sftstudy": __version__} | {name: _version(name) for name in libraries}}
 
 
 def _version(library: str) -> str:

@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pytest
 import yaml
 
-from sftstudy import reference, semantics
+from sftstudy import records, reference, semantics
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +47,17 @@ def test_torch_is_pinned_alike_everywhere() -> None:
     files = ["Makefile", "envs/train.yaml", "envs/evaluate.yaml", "README.md"]
     found = {file: set(re.findall(r"torch==([\d.]+)", (ROOT / file).read_text())) for file in files}
     assert set(map(frozenset, found.values())) == {frozenset({"2.13.0"})}, found
+
+
+def test_a_package_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores carry it, and two versions are not compared: an environment without the package must write the same."""
+    installed = version("sftstudy")
+
+    def missing(_: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(records, "version", missing)
+    assert records.provenance("torch")["versions"] == {"sftstudy": installed, "torch": "missing"}
 
 
 def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
