@@ -579,6 +579,9 @@ class AttemptRecord(Entry):
     elapsed_s: float = Field(description="until it ended, or was last seen")
     outcome: Outcome | None = Field(default=None, description="None while it runs, and of one that was killed")
     num_gpus: int = Field(description="given to it, on all nodes")
+    device: str = Field(
+        "", description="what its first GPU calls itself, as the driver says; empty without one, or if it does not say"
+    )
     num_processes: int = Field(description="that compute, on all nodes")
     units_before: int = Field(default=0, description="that earlier attempts had left safe")
     units: int = 0

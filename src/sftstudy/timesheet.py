@@ -8,13 +8,14 @@ as it has one log; without it the functions of this module do nothing. Trouble w
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ SEEN_AT_LEAST_S, SEEN_AT_MOST_S = 1.0, 30.0
 
 LAPS_EVERY_S = 1.0
 """Laps that follow more closely are written down together."""
+
+DRIVER = Path("/proc/driver/nvidia/gpus")
 
 SHEET = "STUDY_TIME_SHEET"
 """Names the record with which the first of several processes goes on for the program that started them."""
@@ -182,7 +185,16 @@ def gpus_here(most: int) -> int:
         return len(names) if names[0][:1].isalnum() and names[0] != "NoDevFiles" else 0
     if on_node.isdigit():
         return int(on_node)
-    return min(most, len(list(Path("/proc/driver/nvidia/gpus").glob("*"))))
+    return min(most, len(list(DRIVER.glob("*"))))
+
+
+def device_here() -> str:
+    """What this machine's first GPU calls itself, such as `NVIDIA H100 80GB HBM3`; empty if the driver does not say."""
+    for path in sorted(DRIVER.glob("*/information")):
+        with suppress(OSError):
+            if found := re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), flags=re.MULTILINE):
+                return found[1]
+    return ""
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -218,6 +230,7 @@ def _begun(rule: str, job: Mapping[str, str], *, spec_hash: str, layout: Layout,
         started=now,
         elapsed_s=0.0,
         num_gpus=0,
+        device=device_here(),
         num_processes=num_processes,
         host=host,
         process=process,

@@ -166,3 +166,14 @@ def test_gpus_of_all_nodes_count_as_the_job_sees_them_last(layout: Layout, monke
     with opened(layout, num_processes=4, num_nodes=2):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")  # as a workstation's locks give them
     assert (only(layout).num_gpus, only(layout).num_processes) == (8, 8)
+
+
+def test_the_kind_of_gpu_is_what_the_driver_says(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timesheet, "DRIVER", tmp_path / "gpus")
+    with opened(layout):
+        pass
+    assert only(layout).device == ""
+    information = tmp_path / "gpus" / "0000:18:00.0" / "information"
+    information.parent.mkdir(parents=True)
+    information.write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 18\n")
+    assert timesheet.device_here() == "NVIDIA H100 80GB HBM3"
