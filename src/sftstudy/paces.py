@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from sftstudy import spec
 from sftstudy.gpus import Gpu, gpu_named
 from sftstudy.plan import Plan
-from sftstudy.program import stage_names
 from sftstudy.records import AttemptRecord
 
 MOST = 5
@@ -28,7 +27,7 @@ def seconds_per_checkpoint(plan: Plan, rule: str, suite: str, *, gpu: Gpu | None
     for stage in plan.stages.values():
         if model in (None, stage.model) and suite in plan.suites_of(stage):
             for part, ckpts in plan.parts(stage, suite).items():
-                folder = plan.layout.attempts(rule, {**stage_names(stage), "suite": suite, "part": part})
+                folder = plan.layout.attempts(rule, {**spec.stage_names(stage), "suite": suite, "part": part})
                 if folder.is_dir() and (seconds := _seconds(folder, _hash(plan, stage, suite, ckpts), gpu)):
                     found.append(seconds / len(ckpts))
                 if len(found) == MOST:

@@ -15,7 +15,6 @@ from sftstudy.forecast import START_S, Forecast, Need, host_mb, minutes
 from sftstudy.gpus import GPUS
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
-from sftstudy.program import stage_names
 from sftstudy.records import AttemptRecord, TrainingRecord, provenance, write_record
 from sftstudy.sizes import ModelSize
 
@@ -254,7 +253,7 @@ def attempt(made: Forecast, rule: str, suite: str, stamp: str = "1", **changes: 
     """Leave a finished attempt at the first part of the stage's scores, of 100 s for 10 units on an H100."""
     stage = trained(made)
     (part, ckpts), *_ = made.plan.parts(stage, suite).items()
-    job = stage_names(stage) | {"suite": suite, "part": part}
+    job = spec.stage_names(stage) | {"suite": suite, "part": part}
     settings = {
         "rule": rule,
         "job": job,
