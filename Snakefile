@@ -26,6 +26,7 @@ include: "workflow/rules/tables.smk"
 localrules:
     all,
     plan,
+    hours,
     fetch,
     data,
     passports,
@@ -50,6 +51,18 @@ rule plan:
         "envs/tables.yaml"
     params:
         script=SCRIPTS / "plan_study.py",
+        flags=config_flags(),
+    shell:
+        "python {params.script:q} {params.flags} 2>&1 | tee {log:q}"
+
+
+rule hours:
+    log:
+        "<logs>/hours.log",
+    conda:
+        "envs/tables.yaml"
+    params:
+        script=SCRIPTS / "count_hours.py",
         flags=config_flags(),
     shell:
         "python {params.script:q} {params.flags} 2>&1 | tee {log:q}"

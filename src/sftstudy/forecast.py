@@ -17,6 +17,7 @@ from sftstudy.environment import Site
 from sftstudy.errors import StudyError
 from sftstudy.gpus import gpu_named
 from sftstudy.needs import Memory
+from sftstudy.paces import seconds_per_checkpoint
 from sftstudy.plan import Plan
 from sftstudy.records import PhaseRecord, TrainingRecord, read_record
 from sftstudy.screen import rung_name
@@ -275,7 +276,7 @@ class Forecast:
     # --- scoring
 
     def scoring(self, stage: spec.StageSpec, suite: str, *, num_checkpoints: int) -> Need | None:
-        """One job that scores checkpoints of a stage on a suite, on one GPU. Of MT-Bench, the answers."""
+        """One job that scores checkpoints of a stage on a suite on one GPU, as long as such jobs took. Of MT-Bench, the answers."""
         size, definition = self.size(stage.model), self.plan.registry.suites[suite]
         if size is None:
             return None
@@ -283,7 +284,7 @@ class Forecast:
         requests = self._requests(suite)
         longest = max(one.prompt_tokens + one.new_tokens for one in requests)
         memory = needs.scoring_memory(size, compute=compute, batch_size=definition.batch_size, tokens=longest)
-        seconds = sum(
+        seconds = self.scoring_pace(stage.model, suite) or sum(
             needs.scoring_seconds(
                 size,
                 gpu=self.site.gpu,
@@ -297,6 +298,18 @@ class Forecast:
         )
         total, starts = self._in_starts(num_checkpoints * seconds, num_gpus=1, lost_s=KILLED_S)
         return Need(1, memory, total, memory.gpu_gb <= self.site.gpu.memory_gb, starts=starts)
+
+    @cache
+    def scoring_pace(self, model: str, suite: str) -> float | None:
+        """Seconds that scoring a checkpoint of a model on a suite took; None before a job has done it."""
+        harness = isinstance(self.plan.registry.suites[suite], config.HarnessSuite)
+        rule = "score_harness" if harness else "answer_mt_bench"
+        return seconds_per_checkpoint(self.plan, rule, suite, gpu=self.site.gpu, model=model)
+
+    @cache
+    def judging_pace(self, suite: str, *, served: bool) -> float | None:
+        """Seconds that judging a checkpoint took, by all judges of a suite, on a GPU if one is `served`."""
+        return seconds_per_checkpoint(self.plan, "judge_mt_bench", suite, gpu=self.site.gpu if served else None)
 
     def _requests(self, suite: str) -> list[config.Requests]:
         """What a suite asks for one checkpoint."""
@@ -324,15 +337,15 @@ class Forecast:
         return sum(prices) / 1e6
 
     def judging(self, suite: str, *, num_checkpoints: int) -> Need:
-        """One job that judges answers: judges one after the other, on a GPU if one of them is served in the job."""
-        seconds, memory, num_gpus = 0.0, Memory(0.0, needs.HOST_GB_PER_PROCESS), 0
+        """One job that judges answers: judges one after the other, as long as such jobs took, on a GPU if one of them is served."""
+        seconds, memory, num_gpus, num_served = 0.0, Memory(0.0, needs.HOST_GB_PER_PROCESS), 0, 0
         for judge, number in self._calls(suite, num_checkpoints):
             size = self.size(judge.weights) if judge.weights else None
             if judge.base_url:
                 pause_s = 60 / judge.requests_per_minute if judge.requests_per_minute else 0.0
                 seconds += number * max(JUDGE_CALL_S / judge.concurrency, pause_s)
             elif judge.weights:
-                num_gpus = 1
+                num_gpus, num_served = 1, num_served + 1
             if size:
                 tokens = PROMPT_TOKENS + VERDICT_TOKENS
                 held = needs.scoring_memory(size, compute=needs.BF16, batch_size=judge.concurrency, tokens=tokens)
@@ -346,6 +359,8 @@ class Forecast:
                     new_tokens=VERDICT_TOKENS,
                     batch_size=judge.concurrency,
                 )
+        if pace := self.judging_pace(suite, served=bool(num_gpus)):
+            seconds = num_checkpoints * pace + START_S * num_served
         total, starts = self._in_starts(seconds, num_gpus=num_gpus, lost_s=KILLED_S, start_s=0.0)
         return Need(num_gpus, memory, total, memory.gpu_gb <= self.site.gpu.memory_gb, starts=starts)
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,14 @@ class Layout:
     def rung(self, stage_results: Path, rung: str) -> Path:
         """A stage's training.json and metrics.jsonl as they were at a rung, and screen.json: whether it goes on."""
         return stage_results / "rungs" / rung
+
+    def all_attempts(self) -> Path:
+        """Folder of all attempts. They lie with the records and not under scratch, which may be deleted: what was paid stays."""
+        return self.results / "attempts"
+
+    def attempts(self, rule: str, job: Mapping[str, str]) -> Path:
+        """Folder of a job's attempts, a record each; `job` are its wildcards."""
+        return self.all_attempts().joinpath(rule, *(f"seed{value}" if key == "seed" else value for key, value in job.items()))
 
     # benchmarks and studies
 

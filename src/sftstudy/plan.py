@@ -81,6 +81,15 @@ class Plan:
         _ = plan.specs  # making them meets every mistake
         return plan
 
+    @classmethod
+    def from_settings(cls, settings: Iterable[str]) -> Plan:
+        """Plan of a checkout under Snakemake's `--config` settings, of which `overlay=` and `studies=` count."""
+        given = dict(setting.split("=", 1) for setting in settings)
+        overlay, studies = given.get("overlay"), given.get("studies")
+        return cls.from_config(
+            Path("config"), overlay=Path(overlay) if overlay else None, studies=studies.split(",") if studies else None
+        )
+
     # --- runs and stages
 
     @cached_property

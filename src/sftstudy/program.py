@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from sftstudy import spec
+from sftstudy import spec, timesheet
 from sftstudy.config import Strict
 from sftstudy.errors import StudyError, exit_status, tell
 from sftstudy.paths import Layout
@@ -24,6 +24,11 @@ def run(main: Callable[[], None]) -> None:
     except StudyError as error:
         tell(error)
         sys.exit(exit_status(error))
+
+
+def name() -> str:
+    """What this program is called: as its rule."""
+    return Path(sys.argv[0]).stem
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -56,10 +61,13 @@ def score_block(work: Callable[..., object], description: str | None, *, skip: C
     layout = layout_of(arguments)
     block = {"part": arguments.part, "checkpoints": blocks[arguments.part], "layout": layout}
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
-    if stage.training and (status := stopped_status(training)):
-        skip(stage, suite, status=status, **block)
-    else:
-        work(stage, suite, **block)
+    hashes = (spec.spec_hash(stage), spec.spec_hash(suite))
+    job = spec.stage_names(stage) | {"suite": suite.name, "part": arguments.part}
+    with timesheet.opened(name(), job, spec_hash=spec.score_hash(*hashes, blocks[arguments.part]), layout=layout):
+        if stage.training and (status := stopped_status(training)):
+            skip(stage, suite, status=status, **block)
+        else:
+            work(stage, suite, **block)
 
 
 def read_spec(path: Path, kind: type[S]) -> S:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sftstudy import __version__
 from sftstudy.errors import StudyError
 
 SCHEMA_VERSION = 1
@@ -714,6 +715,42 @@ class RetentionRecord(Record):
     bytes_freed: int = Field(description="what the removed ones took on this disk; 0 where they never were")
 
 
+Outcome = Literal["finished", "stopped", "out of time", "failed"]
+
+
+class AttemptRecord(Entry):
+    """One start of a program that may hold GPUs (`attempts/{rule}/.../{attempt}.json`), rewritten by itself while it runs.
+
+    Work is cut into units: steps, blocks of items, questions, replies. A unit counts when it is done, and is safe once a later
+    attempt need not do it again. Seconds of the process, not yet times its devices.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    rule: str
+    job: dict[str, str] = Field(description="the job's wildcards")
+    spec_hash: str = Field(description="of what it makes")
+    started: float = Field(description="seconds since 1970")
+    elapsed_s: float = Field(description="until it ended, or was last seen")
+    outcome: Outcome | None = Field(default=None, description="None while it runs, and of one that was killed")
+    num_gpus: int = Field(description="given to it, on all nodes")
+    device: str = Field(
+        "", description="what its first GPU calls itself, as the driver says; empty without one, or if it does not say"
+    )
+    num_processes: int = Field(description="that compute, on all nodes")
+    units_before: int = Field(default=0, description="that earlier attempts had left safe")
+    units: int = 0
+    work_s: float = Field(default=0.0, description="spent on its units")
+    safe_units: int = 0
+    safe_work_s: float = Field(default=0.0, description="spent on those that are safe")
+    safe_after_s: float = Field(default=0.0, description="from the start until units were last made safe")
+    host: str
+    process: int
+    slurm_job: str | None = None
+
+
+R = TypeVar("R", bound=Record)
+
+
 class MadeBy(Entry):
     """What a record answers to, what went into it, and the programs that made it."""
 
@@ -962,7 +999,8 @@ def read_metrics(path: Path) -> list[StepMetrics]:
 
 def provenance(*libraries: str) -> dict[str, Any]:
     """The `commit` and `versions` of a record made now by this process."""
-    return {"commit": _commit(), "versions": {name: _version(name) for name in ("sftstudy", *libraries)}}
+    # the package may come from a checkout, uninstalled, as in Snakemake's own environments
+    return {"commit": _commit(), "versions": {"sftstudy": __version__} | {name: _version(name) for name in libraries}}
 
 
 def _version(library: str) -> str:

@@ -343,6 +343,11 @@ def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: conf
     return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 
+def stage_names(stage: StageSpec) -> dict[str, str]:
+    """The names that identify a stage, in the order in which Snakemake has them as wildcards."""
+    return {"model": stage.model, "data": stage.data, "recipe": stage.recipe, "seed": str(stage.seed), "stage": stage.stage}
+
+
 def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:
     """Spec hash of a score record: one suite on one block of a stage's checkpoints."""
     return digest({"stage": stage_hash, "suite": suite_hash, "checkpoints": checkpoints})

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from sftstudy import hashes
+from sftstudy.hours import read_attempts
 from sftstudy.records import TrainingRecord, read_metrics, read_record
 from sftstudy.train.checkpoints import Saving
 from sftstudy.train.stage import train_stage
@@ -56,6 +57,10 @@ def test_two_processes_give_the_numbers_of_one(study: Any, sharding: str) -> Non
     assert program.returncode == 0, errors
     record = read_record(study.results(stage) / "training.json", TrainingRecord)
     assert (record.num_processes, record.sharding, record.packed) == (2, sharding, True)
+    (attempt,) = read_attempts(study.layout)
+    assert (attempt.outcome, attempt.units, attempt.safe_units, attempt.num_processes) == ("finished", 12, 12, 2)
+    assert attempt.work_s == pytest.approx(record.time_s)
+    assert attempt.work_s < attempt.elapsed_s
     together = losses(study, stage)
     for entry in record.checkpoints:
         assert hashes.weights_hash(study.scratch(stage) / entry.ckpt) == entry.weights_hash
@@ -177,6 +182,7 @@ def test_two_nodes_give_the_numbers_of_one(study: Any) -> None:
     errors = [node.communicate(timeout=120)[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], errors
     assert read_record(study.results(stage) / "training.json", TrainingRecord).num_processes == 2
+    assert [(one.outcome, one.num_processes, one.units) for one in read_attempts(study.layout)] == [("finished", 2, 12)]
     together = losses(study, stage)
     alone = study.stage().model_copy(update={"recipe": "alone"})
     study.write(alone)

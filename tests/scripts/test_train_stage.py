@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from sftstudy import hashes, spec
+from sftstudy import hashes, spec, timesheet
 from sftstudy.errors import StudyError
+from sftstudy.hours import read_attempts, split
 from sftstudy.records import SelectionRecord, TrainingRecord, provenance, read_metrics, read_record, write_record
 from sftstudy.train.checkpoints import Saving
 from sftstudy.train.schedule import learning_rate
@@ -102,13 +103,19 @@ def test_killed_program_continues_bit_for_bit(undisturbed: Any, study: Any) -> N
     program.kill()
     program.communicate()
     assert not (study.results(stage) / "training.json").exists()
-    record = train(study, stage)
+    with timesheet.opened("train_stage", spec.stage_names(stage), spec_hash=spec.spec_hash(stage), layout=study.layout):
+        record = train(study, stage)
     _, _, expected = undisturbed
     assert record.checkpoints == expected.checkpoints
     assert numbers(study, stage) == numbers(*undisturbed[:2])
     assert record.num_attempts == 2
     first = json.loads((study.scratch(stage) / "attempts" / "metrics-0002.jsonl").read_text().splitlines()[0])
     assert first["step"] >= 7
+    attempts = read_attempts(study.layout)
+    (killed, lost), (end, went_on) = split(attempts, published=record.spec_hash, now=time.time())
+    assert (killed, end) == ("killed", "finished")
+    assert lost.useful + went_on.useful == pytest.approx(record.time_s)
+    assert attempts[1].units_before == attempts[0].safe_units >= 6
 
 
 def test_sigterm_saves_and_ends_with_one_line(undisturbed: Any, study: Any) -> None:
@@ -121,6 +128,8 @@ def test_sigterm_saves_and_ends_with_one_line(undisturbed: Any, study: Any) -> N
     assert errors.splitlines()[-1].startswith("error: stopped by SIGTERM after step ")
     steps = (study.scratch(stage) / "attempts" / "metrics-0001.jsonl").read_text().count("\n")
     assert 2 <= steps < 12
+    (attempt,) = read_attempts(study.layout)
+    assert (attempt.outcome, attempt.units, attempt.safe_units, attempt.num_gpus) == ("stopped", steps, steps, 0)
     record = train(study, stage)
     assert record.checkpoints == undisturbed[2].checkpoints
     assert numbers(study, stage) == numbers(*undisturbed[:2])

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from sftstudy import needs, spec
-from sftstudy.config import Training
+from sftstudy.config import MtBenchSuite, Training
 from sftstudy.environment import Site
 from sftstudy.errors import StudyError
 from sftstudy.forecast import START_S, Forecast, Need, host_mb, minutes
 from sftstudy.gpus import GPUS
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
-from sftstudy.records import TrainingRecord, provenance, write_record
+from sftstudy.records import AttemptRecord, TrainingRecord, provenance, write_record
 from sftstudy.sizes import ModelSize
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -247,6 +247,76 @@ def test_scores_cost_by_checkpoint_and_judges_by_question_and_turn(tmp_path: Pat
     assert made.judge_cost("mt-bench", num_checkpoints=1) == pytest.approx(160 * (1200 * 30 + 250 * 60) / 1e6)
     asked = made.judging("mt-bench", num_checkpoints=1)
     assert (asked.num_gpus, asked.seconds) == (0, 160 * 10 / 8)
+
+
+def attempt(made: Forecast, rule: str, suite: str, stamp: str = "1", **changes: Any) -> None:
+    """Leave a finished attempt at the first part of the stage's scores, of 100 s for 10 units on an H100."""
+    stage = trained(made)
+    (part, ckpts), *_ = made.plan.parts(stage, suite).items()
+    job = spec.stage_names(stage) | {"suite": suite, "part": part}
+    settings = {
+        "rule": rule,
+        "job": job,
+        "spec_hash": spec.score_hash(spec.spec_hash(stage), spec.spec_hash(made.plan.suite_spec(suite)), ckpts),
+        "started": 0.0,
+        "elapsed_s": 500.0,
+        "outcome": "finished",
+        "num_gpus": 1,
+        "num_processes": 1,
+        "device": "NVIDIA H100 80GB HBM3",
+        "units": 10,
+        "work_s": 100.0,
+        "host": "here",
+        "process": 1,
+    }
+    folder = made.plan.layout.attempts(rule, job)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{stamp}.json").write_text(AttemptRecord.model_validate(settings | changes).model_dump_json())
+
+
+@pytest.mark.parametrize(("rule", "suite"), [("score_harness", "tiny-harness"), ("answer_mt_bench", "tiny-mt-bench")])
+def test_scoring_takes_what_finished_jobs_took(rule: str, suite: str, tmp_path: Path) -> None:
+    def seconds() -> tuple[float, float]:
+        """Of one checkpoint and of two, without the start."""
+        made = forecast(tmp_path)
+        one, two = (made.scoring(trained(made), suite, num_checkpoints=number) for number in (1, 2))
+        assert one is not None
+        assert two is not None
+        return one.seconds - START_S, two.seconds - START_S
+
+    made, assumed = forecast(tmp_path), seconds()
+    num_ckpts = len(next(iter(made.plan.parts(trained(made), suite).values())))
+    assert num_ckpts == 2
+    for nothing in (
+        {"outcome": "stopped"},
+        {"units": 0},
+        {"device": "NVIDIA A100"},
+        {"device": ""},
+        {"num_gpus": 0},
+        {"spec_hash": "of another suite"},
+        {"units_before": 11},  # most of it was there, and may have been quick or slow
+    ):
+        attempt(made, rule, suite, **nothing)
+        assert seconds() == assumed, nothing
+    attempt(made, rule, suite, units_before=5)
+    assert seconds() == pytest.approx((150 / num_ckpts, 150))
+    attempt(made, rule, suite, stamp="2")  # the newer one
+    assert seconds() == pytest.approx((100 / num_ckpts, 100))
+    (made.plan.layout.attempts(rule, {}) / "torn.json").write_text("{")
+    assert seconds() == pytest.approx((100 / num_ckpts, 100))
+
+
+def test_judging_takes_what_finished_jobs_took_whoever_was_judged(tmp_path: Path) -> None:
+    made = forecast(tmp_path)
+    judge = made.plan.registry.suites["tiny-mt-bench"]
+    assert isinstance(judge, MtBenchSuite)
+    before = made.judging("tiny-mt-bench", num_checkpoints=3)
+    attempt(made, "judge_mt_bench", "tiny-mt-bench", num_gpus=1 - before.num_gpus)
+    assert forecast(tmp_path).judging("tiny-mt-bench", num_checkpoints=3) == before
+    attempt(made, "judge_mt_bench", "tiny-mt-bench", num_gpus=before.num_gpus)
+    after = forecast(tmp_path).judging("tiny-mt-bench", num_checkpoints=3)
+    assert after.seconds - START_S * before.num_gpus == pytest.approx(150)
+    assert (after.num_gpus, after.memory) == (before.num_gpus, before.memory)
 
 
 def test_a_site_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,15 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_toys import COLOURS, TEMPLATE, Toy, make_harness_suite, make_model, make_tokenizer, make_toy, write_jsonl
 
-from sftstudy import hashes, spec
+from sftstudy import hashes, spec, timesheet
 from sftstudy.config import HarnessBenchmark, HubSplit, LocalFile
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import harness, weights
 from sftstudy.evaluate.fetch import fetch_suite
 from sftstudy.evaluate.harness import score_harness
 from sftstudy.evaluate.tasks import load_suite
+from sftstudy.hours import read_attempts
+from sftstudy.paths import Layout
 from sftstudy.records import ScoreRecord
 
 
@@ -131,9 +133,13 @@ def test_a_killed_job_continues_in_the_middle_of_a_task(toy, tmp_path, monkeypat
         return read(*args, **kwargs)
 
     monkeypatch.setattr(harness, "read_samples", killed)
-    with pytest.raises(KeyboardInterrupt):
+    sheet = {"spec_hash": "s", "layout": Layout(tmp_path)}
+    with pytest.raises(KeyboardInterrupt), timesheet.opened("score_harness", {"suite": "toy-suite"}, **sheet):
         score(toy, suite, ["ckpt01"])
-    resumed = score(toy, suite, ["ckpt01"])
+    with timesheet.opened("score_harness", {"suite": "toy-suite"}, **sheet):
+        resumed = score(toy, suite, ["ckpt01"])
+    noted = [(one.outcome, one.units_before, one.safe_units) for one in read_attempts(Layout(tmp_path))]
+    assert noted == [("stopped", 0, 2), ("finished", 2, 5)]
     blocks = [("toys", [0, 1]), ("toys", [2, 3]), ("toys", [4]), ("more_toys", [0, 1]), ("more_toys", [2])]
     assert taken == blocks[:3] + blocks[2:] + [("say", [0, 1]), ("say", [2, 3])]
     monkeypatch.setattr(harness, "ITEMS_PER_BLOCK", 1000)

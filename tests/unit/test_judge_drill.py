@@ -17,6 +17,7 @@ from sftstudy.config import Judge
 from sftstudy.evaluate.client import Reply
 from sftstudy.evaluate.journal import read_journal
 from sftstudy.evaluate.mt_bench import answer
+from sftstudy.hours import read_attempts
 
 ROOT = Path(__file__).parents[2]
 KEY = "sk-a-very-secret-key"
@@ -82,6 +83,10 @@ def test_all_160_verdicts_come_in_although_the_process_is_killed(tmp_path):
     assert set(judge.verdicts) == prompts
     assert sum(count - 1 for count in judge.verdicts.values()) <= NUM_KILLS * CONCURRENCY
     assert all(earlier <= later for earlier, later in zip(stored, [*stored[1:], set(keys)], strict=True))
+    # every start is on file, and its replies
+    attempts = read_attempts(toy.layout)
+    assert [one.outcome for one in attempts] == [None] * NUM_KILLS + ["finished"]
+    assert (attempts[-1].units_before, attempts[-1].safe_units) == (len(stored[-1]), 160 - len(stored[-1]))
     # another run asks nobody
     before = len(judge.requests)
     assert start(toy, suite, errors).wait(timeout=60) == 0

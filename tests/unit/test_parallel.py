@@ -11,7 +11,7 @@ from processes import in_processes
 from sftstudy.train import loop
 from sftstudy.train.attention import attention_of
 from sftstudy.train.models import gathered
-from sftstudy.train.parallel import joined, spread
+from sftstudy.train.parallel import World, joined, spread
 from training_toys import random_model, random_samples, training
 
 NUM_STEPS = 6
@@ -132,3 +132,11 @@ def test_offloaded_weights_train_to_the_same_bits(sharding: str) -> None:
     kept, offloaded = (in_processes(2, train, sharding, "bf16", "off", offload)[0] for offload in (False, True))
     assert (offloaded["losses"], offloaded["norms"]) == (kept["losses"], kept["norms"])
     assert np.array_equal(offloaded["change"], kept["change"])
+
+
+def test_nodes_are_those_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GROUP_WORLD_SIZE", raising=False)
+    world = World(0, 4, torch.device("cpu"))
+    assert world.num_nodes == 1
+    monkeypatch.setenv("GROUP_WORLD_SIZE", "2")
+    assert world.num_nodes == 2

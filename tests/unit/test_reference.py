@@ -3,11 +3,13 @@
 import re
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pytest
 import yaml
 
-from sftstudy import reference, semantics
+from sftstudy import records, reference, semantics
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,18 +49,29 @@ def test_torch_is_pinned_alike_everywhere() -> None:
     assert set(map(frozenset, found.values())) == {frozenset({"2.13.0"})}, found
 
 
+def test_a_package_that_is_not_installed_knows_its_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores carry it, and two versions are not compared: an environment without the package must write the same."""
+    installed = version("sftstudy")
+
+    def missing(_: str) -> str:
+        raise PackageNotFoundError
+
+    monkeypatch.setattr(records, "version", missing)
+    assert records.provenance("torch")["versions"] == {"sftstudy": installed, "torch": "missing"}
+
+
 def test_majors_in_the_spec_hash_are_those_of_the_pins() -> None:
     known = pins()
     assert {name: known[name].split(".")[0] for name in semantics.PINNED_MAJORS} == semantics.PINNED_MAJORS
 
 
 def test_rules_programs_and_paragraphs_have_the_same_names() -> None:
-    targets = {"all", "plan", "fetch", "data", "passports", "training", "scores", "tables", "retained"}
+    targets = {"all", "plan", "hours", "fetch", "data", "passports", "training", "scores", "tables", "retained"}
     by_hand = {"normalize_leaderboard", "summarize_mt_bench"}
     files = [ROOT / "Snakefile", ROOT / "workflow" / "tables.smk", *(ROOT / "workflow" / "rules").glob("*.smk")]
     rules = {name for path in files for name in re.findall(r"^rule (\w+):", path.read_text(), flags=re.MULTILINE)} - targets
     assert len(rules) > 10
-    about_the_checkout = {"adopt_results", "doctor", "plan_study"}
+    about_the_checkout = {"adopt_results", "count_hours", "doctor", "plan_study"}
     assert {path.stem for path in (ROOT / "workflow" / "scripts").glob("*.py")} - about_the_checkout == rules | by_hand
     assert set(re.findall(r"\*\*(\w+_\w+)\*\*", (ROOT / "docs" / "pipeline.md").read_text())) == rules | by_hand
     assert (rules | by_hand) - {"write_spec"} == set(semantics.SEMANTICS)

@@ -1,25 +1,32 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
 from evaluation_toys import make_model, make_mt_suite, make_tokenizer, make_toy, write_jsonl
 
+from sftstudy import spec
 from sftstudy.config import Judge, LocalFile
 from sftstudy.errors import StudyError
-from sftstudy.evaluate import local_server
+from sftstudy.evaluate import local_server, servers
 from sftstudy.evaluate.budget import Ledger
 from sftstudy.evaluate.client import Request, ask
 from sftstudy.evaluate.generate import generate, stop_tokens
 from sftstudy.evaluate.judge import judge
 from sftstudy.evaluate.mt_bench import answer
 from sftstudy.evaluate.servers import serve_vllm
+from sftstudy.hours import read_attempts
 
+ROOT = Path(__file__).parents[2]
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 VLLM = Judge(model="judge-7b", server="vllm", weights="some-model", server_options=["--dtype=float16"])
 
@@ -29,7 +36,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 if "--dtype=bad" in sys.argv:
     sys.exit("cannot load that")
 print(json.dumps(sys.argv[1:]), flush=True)
-worker = subprocess.Popen(["sleep", "600"])
+worker = subprocess.Popen(["sleep", "600"], start_new_session=True)
 print("pids", os.getpid(), worker.pid, flush=True)
 time.sleep(0.3)  # "loading"
 class Handler(BaseHTTPRequestHandler):
@@ -39,6 +46,15 @@ class Handler(BaseHTTPRequestHandler):
 port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
 HTTPServer(("127.0.0.1", port), Handler).serve_forever()
 """
+
+
+def short_prompts(folder: Path) -> LocalFile:
+    """A judge's prompts that fit into a toy's context."""
+    names = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
+    shared = {"type": "single", "system_prompt": "again", "output_format": "[[rating]]"}
+    asked = [{"name": name, "prompt_template": "is {answer_2} red" if "turn" in name else "is {answer} red"} for name in names]
+    write_jsonl(folder / "prompts.jsonl", [prompt | shared for prompt in asked])
+    return LocalFile(path=str(folder / "prompts.jsonl"))
 
 
 @pytest.fixture
@@ -96,10 +112,65 @@ def test_vllm_goes_when_the_job_is_ended(fake_vllm, tmp_path, number):
     server, worker = pids_in(log)
     job.send_signal(number)
     assert job.wait(timeout=20) == (143 if number == signal.SIGTERM else -9)
-    # by SIGKILL nothing of ours runs any more: the kernel ends the server, and that is what held the GPU's port and the key
-    assert gone([server] if number == signal.SIGKILL else [server, worker])
-    if is_alive(worker):
-        os.kill(worker, signal.SIGKILL)
+    assert gone([server, worker])
+
+
+REAL_SERVER = f"""#!{sys.executable}
+# stands for `vllm serve`: our own chat server with the model, on the port that is asked for, and an engine in a session of its own
+import os, subprocess, sys, time
+from pathlib import Path
+from sftstudy.evaluate import chat_server, local_server
+port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
+class Server(chat_server.ThreadingHTTPServer):
+    def __init__(self, address, handler):
+        handler.do_GET = lambda request: request.send_error(200)
+        super().__init__((address[0], port), handler)
+chat_server.ThreadingHTTPServer = Server
+engine = subprocess.Popen(["sleep", "600"], start_new_session=True)
+print("pids", os.getpid(), engine.pid, flush=True)
+with local_server.serve(Path(sys.argv[2]), max_batch=8):
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("ended_by", ["preemption", "SIGKILL"])
+@pytest.mark.parametrize("server", ["vllm", "transformers"])
+def test_a_local_judge_goes_with_its_job(server, ended_by, tmp_path):
+    """The real program and the real chat server at work. SLURM preempts by SIGTERM and SIGCONT, and kills later."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/vllm").write_text(REAL_SERVER)
+    (tmp_path / "bin/vllm").chmod(0o755)
+    toy, judge = make_toy(tmp_path), Judge(model="own", server=server, weights="tiny", max_tokens=32, num_judgings=200)
+    suite = make_mt_suite(tmp_path, judge=judge, prompts=short_prompts(tmp_path))
+    suite = suite.model_copy(update={"model_hashes": {"tiny": toy.stage.model_hash}})
+    answer(toy.stage, suite, part="part01", checkpoints=["ckpt01", "ckpt02"], layout=toy.layout)
+    spec.write(toy.results / "spec.yaml", toy.stage)
+    spec.write(toy.layout.suite_spec(suite.name), suite)
+    program = [sys.executable, ROOT / "workflow/scripts/judge_mt_bench.py"]
+    specs = [toy.results / "spec.yaml", toy.layout.suite_spec(suite.name), "--part", "part01"]
+    roots = ["--results", toy.layout.results, "--scratch", toy.layout.scratch]
+    with (tmp_path / "log").open("w") as log:
+        job = subprocess.Popen(
+            [*program, *specs, *roots],
+            env=os.environ | {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+            stderr=log,
+            start_new_session=True,
+        )
+    journal = toy.scratch / "scores/toy-mt/ckpt01.replies.jsonl"
+    while not (journal.is_file() and journal.stat().st_size):
+        assert job.poll() is None, (tmp_path / "log").read_text()
+        time.sleep(0.05)
+    family = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+    ports = [found.laddr.port for process in family for found in process.net_connections() if found.status == psutil.CONN_LISTEN]
+    assert (len(family), len(ports)) == ((4, 1) if server == "vllm" else (1, 1))
+    for number in (signal.SIGTERM, signal.SIGCONT) if ended_by == "preemption" else (signal.SIGKILL,):
+        os.kill(job.pid, number)
+    assert job.wait(timeout=30) != 0
+    assert gone([process.pid for process in family])
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", ports[0])) != 0
+    (attempt,) = read_attempts(toy.layout)
+    assert attempt.outcome == ("stopped" if (server, ended_by) == ("vllm", "preemption") else None)
 
 
 def test_what_vllm_cannot_load_is_told(fake_vllm, tmp_path):
@@ -110,6 +181,27 @@ def test_what_vllm_cannot_load_is_told(fake_vllm, tmp_path):
     ):
         pass
     assert "cannot load that" in (tmp_path / "server.log").read_text()
+
+
+def test_a_server_of_another_job_on_the_same_port_is_not_taken_for_ours(fake_vllm, tmp_path, monkeypatch):
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        monkeypatch.setattr(servers, "_free_port", lambda: other.server_port)
+        with (
+            pytest.raises(StudyError, match="vllm ended with status 1 before it answered"),
+            serve_vllm(VLLM, Path("w"), log=tmp_path / "log"),
+        ):
+            pass
+        other.shutdown()
+    assert "Address already in use" in (tmp_path / "log").read_text()
 
 
 def test_vllm_is_asked_for_by_name_if_it_is_missing(tmp_path, monkeypatch):
@@ -149,12 +241,7 @@ def test_a_batch_of_chats_is_answered_as_each_alone():
 def test_a_model_of_ours_judges_in_the_job(tmp_path):
     toy = make_toy(tmp_path)
     own = Judge(model="tiny-as-a-judge", server="transformers", weights="tiny", max_tokens=4, concurrency=4)
-    names = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
-    shared = {"type": "single", "system_prompt": "again", "output_format": "[[rating]]"}
-    asked = [{"name": name, "prompt_template": "is {answer_2} red" if "turn" in name else "is {answer} red"} for name in names]
-    write_jsonl(tmp_path / "prompts.jsonl", [prompt | shared for prompt in asked])
-    prompts = LocalFile(path=str(tmp_path / "prompts.jsonl"))
-    suite = make_mt_suite(tmp_path, judge=own, prompts=prompts, max_failure_share=1.0)
+    suite = make_mt_suite(tmp_path, judge=own, prompts=short_prompts(tmp_path), max_failure_share=1.0)
     suite = suite.model_copy(update={"model_hashes": {"tiny": toy.stage.model_hash}})
     answer(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)
     record = judge(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout)

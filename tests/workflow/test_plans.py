@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import SITE, job_counts, snakemake
+from checkouts import SITE, job_counts, planned_jobs, snakemake
+from sftstudy import hours
 from sftstudy.environment import Site
 from sftstudy.forecast import minutes
 from sftstudy.gpus import GPUS
@@ -263,6 +264,19 @@ def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path)
     assert int(total) == sum(jobs.values())
     assert re.search(r"^as planned +16 +20 +54 ", printed, flags=re.MULTILINE)
     assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_hours_are_asked_for_like_a_plan_and_know_all_jobs_by_their_wildcards(checkout: Path) -> None:
+    printed = snakemake(checkout, "-c1", "hours", "--config", "studies=tiny").stdout
+    assert "no attempt is on file" in printed
+    assert (checkout / "results" / "hours.html").read_text().startswith("<!DOCTYPE html>")
+    studies = ["tiny", "tiny-screen"]
+    listed = planned_jobs(snakemake(checkout, "-n", "--config", f"studies={','.join(studies)}").stdout)
+    # in the order in which Snakemake puts them into a cluster job's comment
+    known = hours.planned_jobs(Plan.from_config(checkout / "config", studies=studies))
+    named = {(rule, ", ".join(f"{name}={value}" for name, value in job.items())) for rule, job in known}
+    assert len(named) > 100
+    assert {(rule, names) for rule, names in listed if rule in hours.RULES} == named
 
 
 def test_effective_settings_under_each_profile(checkout: Path) -> None:

@@ -6,7 +6,6 @@ By hand, in a checkout whose results/ came from elsewhere: `python workflow/scri
 import argparse
 import subprocess
 import sys
-from pathlib import Path
 
 from sftstudy.adopt import problems
 from sftstudy.errors import StudyError
@@ -19,11 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake: overlay=, studies=")
     arguments = parser.parse_args()
-    settings = dict(setting.split("=", 1) for setting in arguments.config)
-    overlay, studies = settings.get("overlay"), settings.get("studies")
-    plan = Plan.from_config(
-        Path("config"), overlay=Path(overlay) if overlay else None, studies=studies.split(",") if studies else None
-    )
+    plan = Plan.from_settings(arguments.config)
     if lines := problems(plan):
         print("\n".join(lines), file=sys.stderr)
         raise StudyError(f"{len(lines)} records do not match the plan; nothing was touched; `snakemake -n` shows what would run")

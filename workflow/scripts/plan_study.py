@@ -28,11 +28,7 @@ def main() -> None:
     parser.add_argument("--gpus-per-stage", type=int, help="fewest GPUs that train a stage; what the site says, or 1")
     parser.add_argument("--html", type=Path, default=Path("results/plan.html"), help="where the page goes")
     arguments = parser.parse_args()
-    settings = dict(setting.split("=", 1) for setting in arguments.config)
-    overlay, studies = settings.get("overlay"), settings.get("studies")
-    plan = Plan.from_config(
-        Path("config"), overlay=Path(overlay) if overlay else None, studies=studies.split(",") if studies else None
-    )
+    plan = Plan.from_settings(arguments.config)
     site = Site.from_environment() or Site(named_gpu("H100", where="--gpu"))
     if arguments.gpu:
         site = replace(site, gpu=named_gpu(arguments.gpu, where="--gpu"))

@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sftstudy import timesheet
 from sftstudy.config import Backend, HarnessBenchmark, HarnessSuite
 from sftstudy.errors import StudyError
 from sftstudy.evaluate.crosscheck import choose_items, num_different, require_agreement
@@ -61,6 +62,7 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
         checks[weights.ckpt] = plan_checks(suite.suite, blocks[weights.ckpt], layout=layout)
         if not all(path.is_file() for path in [*(block.path for block in blocks[weights.ckpt]), *checks[weights.ckpt].values()]):
             weights.check_there()  # of all checkpoints, before hours go into the first
+    timesheet.known(sum(block.path.is_file() for of_weights in blocks.values() for block in of_weights))
     wanted = {block.benchmark for of_weights in blocks.values() for block in of_weights if not block.path.is_file()}
     wanted |= {name for of_weights in checks.values() for name, path in of_weights.items() if not path.is_file()}
     entries = {name: fetched.benchmarks[name].tasks for name in suite.suite.benchmarks}
@@ -72,6 +74,7 @@ def score_harness(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints:
             if not block.path.is_file():
                 print(f"{weights.ckpt}: {block.task}, block {number} of {len(blocks[weights.ckpt])}", file=sys.stderr, flush=True)
                 write_text(block.path, bench.take(weights, block).model_dump_json())
+                timesheet.safe()
             answered = TakenBlock.model_validate_json(block.path.read_bytes())
             taken.setdefault(block.benchmark, {}).setdefault(block.task, []).append(answered)
         for name, benchmark in suite.suite.benchmarks.items():
@@ -148,7 +151,8 @@ class _Bench:
         """One checkpoint's answers to one block, by the benchmark's back end."""
         benchmark = self._suite.benchmarks[block.benchmark]
         self._load(weights, benchmark.backend)
-        taken = take_exam(self._lm, benchmark, block.task, self._exams[block.benchmark][block.task], block.items)
+        with timesheet.working():
+            taken = take_exam(self._lm, benchmark, block.task, self._exams[block.benchmark][block.task], block.items)
         if taken.num_truncated:
             where = f"{weights.ckpt}, {block.benchmark}, {block.task}"
             print(f"{where}: {taken.num_truncated} prompts were longer than the context and lost their beginning", file=sys.stderr)
@@ -165,8 +169,10 @@ class _Bench:
         chosen = choose_items(taken, check)
         if not file.is_file():
             self._load(weights, "hf")
-            by_hf = {task: [self._take_only(benchmark, task, self._exams[name][task], chosen[task])] for task in chosen}
+            with timesheet.working(units=0):
+                by_hf = {task: [self._take_only(benchmark, task, self._exams[name][task], chosen[task])] for task in chosen}
             write_text(file, str(num_different(benchmark, taken, by_hf, chosen)))
+            timesheet.safe()
         found, of = int(file.read_text()), sum(map(len, chosen.values()))
         print(f"{weights.ckpt}, {name}: {benchmark.backend} and hf differ on {found} of {of} items", file=sys.stderr)
         require_agreement(name, benchmark, check, num_different=found, num_items=of)

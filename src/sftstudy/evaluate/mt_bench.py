@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sftstudy import timesheet
 from sftstudy.config import MtBenchSuite
 from sftstudy.errors import StudyError
 from sftstudy.evaluate.generate import generate, stop_tokens
@@ -86,6 +87,8 @@ def answer(stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[s
             answers = _answer_all(stage, suite.suite, questions, weights=weights, key=key, journal=journal, layout=layout)
             write_text(shard, to_lines([answer.model_dump() for answer in answers]))
             journal.unlink(missing_ok=True)
+        else:
+            timesheet.known(len(questions.questions))
         lines += shard.read_text()
     path = score_stem(layout.stage_results(*names), suite.name, f"{part}.answers.jsonl")
     write_text(path, lines)
@@ -115,6 +118,7 @@ def _answer_all(
     ordered = sorted(questions.questions, key=lambda question: (len(question.turns[0]), question.question_id))
     batches = [ordered[start : start + suite.batch_size] for start in range(0, len(ordered), suite.batch_size)]
     left = [batch for batch in batches if any(answer_id(key, question) not in found for question in batch)]
+    timesheet.known(len(ordered) - sum(map(len, left)))
     if left:
         weights.check()
         tokenizer = load_tokenizer(stage, layout)
@@ -123,7 +127,8 @@ def _answer_all(
         progress = Progress(f"{weights.ckpt} answers", len(ordered), len(ordered) - sum(map(len, left)))
         with open_journal(journal) as append:
             for batch in left:
-                turns = answer_batch(model, tokenizer, batch, max_new_tokens=suite.max_new_tokens, seed=stage.seed)
+                with timesheet.working(units=len(batch)):
+                    turns = answer_batch(model, tokenizer, batch, max_new_tokens=suite.max_new_tokens, seed=stage.seed)
                 for question in batch:
                     answer = Answer(
                         question_id=question.question_id,
@@ -135,6 +140,7 @@ def _answer_all(
                     )
                     found[answer.answer_id] = answer
                     append(answer)
+                timesheet.safe()
                 progress.report(len(batch))
     return [found[answer_id(key, question)] for question in questions.questions]
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sftstudy import timesheet
 from sftstudy.config import Judge, MtBenchSuite
 from sftstudy.errors import StudyError
 from sftstudy.evaluate.budget import Ledger
@@ -99,16 +100,19 @@ def judge_all(member: Panelist, asked: Iterable[Asked], *, journals: Mapping[str
                     replies[request.key] = Reply(key=request.key, status="answered", text=EQUAL_ANSWERS, tstamp=0.0)
                 elif request.key not in replies:
                     unasked.setdefault(request.key, (match.ckpt, request))
+    timesheet.known(len({key for _, _, key in wanted}) - len(unasked))
     if unasked:
         with ExitStack() as stack:
             append_to = {ckpt: stack.enter_context(open_journal(path)) for ckpt, path in journals.items()}
-            new = ask(
-                judge,
-                [request for _, request in unasked.values()],
-                base_url=stack.enter_context(serve(judge, weights=member.weights, log=log)),
-                append=lambda key, reply: append_to[unasked[key][0]](reply),
-                ledger=Ledger(ledger, judge),
-            )
+            base_url = stack.enter_context(serve(judge, weights=member.weights, log=log))
+            note = timesheet.laps()
+
+            def append(key: str, reply: Reply) -> None:
+                append_to[unasked[key][0]](reply)
+                note()
+
+            requests = [request for _, request in unasked.values()]
+            new = ask(judge, requests, base_url=base_url, append=append, ledger=Ledger(ledger, judge))
         if not replies and all(reply.status == "server_error" for reply in new.values()):
             first = next(iter(new.values()))
             raise StudyError(f"judge {judge.model}: none of {len(new)} requests was answered: {first.text}; mend it, run again")

@@ -1,8 +1,10 @@
-"""Starts a judge's server in the job, on a free port of this machine, and stops it with the job, however that ends."""
+"""Starts a judge's server in the job, on a free port of this machine, and stops it with the job, however that ends.
+
+vLLM is a process of its own, under a keeper that ends it even if this process is killed; the other servers are threads of the job.
+"""
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
@@ -13,21 +15,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sftstudy.config import Judge
 from sftstudy.devices import claim
 from sftstudy.errors import StudyError
-from sftstudy.evaluate import local_server, rule_judge
+from sftstudy.evaluate import keeper, local_server, rule_judge
 
 START_S = 1800.0
 """Longest time that vLLM may take to load a model."""
 
-STOP_S = 10.0
-
-PR_SET_PDEATHSIG = 1
-"""Linux's (prctl.h)."""
+STOP_S = 2 * keeper.STOP_S
+"""How long the keeper may take to end a server and all that it started."""
 
 
 @contextmanager
@@ -58,11 +58,10 @@ def serve_vllm(judge: Judge, weights: Path, *, log: Path) -> Iterator[str]:
     claim(1)
     port = _free_port()
     command = [program, "serve", str(weights), "--host=127.0.0.1", f"--port={port}", f"--served-model-name={judge.model}"]
+    kept = [sys.executable, "-m", keeper.__name__, str(os.getpid()), *command, *judge.server_options]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output, _ends_with_us():
-        process = subprocess.Popen(
-            [*command, *judge.server_options], stdout=output, stderr=output, start_new_session=True, preexec_fn=_die_with_parent
-        )
+        process = subprocess.Popen(kept, stdout=output, stderr=output, start_new_session=True)
         try:
             _wait_for(process, port, what=f"judge {judge.model}: vllm", log=log)
             yield f"http://127.0.0.1:{port}/v1"
@@ -76,25 +75,35 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, *, what: str, log: Pa
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StudyError(f"{what} ended with status {process.returncode} before it answered; {log} says why")
-        try:
-            with direct.open(f"http://127.0.0.1:{port}/v1/models", timeout=5) as response:
-                if response.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.2)
+        with (
+            suppress(urllib.error.URLError, OSError),
+            direct.open(f"http://127.0.0.1:{port}/v1/models", timeout=5) as response,
+        ):
+            if response.status == 200 and _listens(process, port):
+                return
+        time.sleep(0.2)
     raise StudyError(f"{what} did not answer within {START_S:.0f} s; {log} says why")
 
 
+def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
+    """Whether it is what our process started that listens there: another job may have taken the port before."""
+    import psutil
+
+    try:
+        found = [one for child in psutil.Process(process.pid).children(recursive=True) for one in child.net_connections("inet")]
+    except psutil.NoSuchProcess:
+        return False
+    return any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in found)
+
+
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and all that it started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(timeout=STOP_S)
-        except ProcessLookupError:
-            break
-        except subprocess.TimeoutExpired:
-            continue
+    """Have the keeper end the server and all that it started."""
+    process.terminate()
+    try:
+        process.wait(timeout=STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()  # the server goes with its keeper
+        process.wait()
 
 
 @contextmanager
@@ -109,12 +118,6 @@ def _ends_with_us() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _die_with_parent() -> None:
-    """In a child of ours: be killed when this process dies by SIGKILL, which nothing can unwind."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_port() -> int:

@@ -172,14 +172,19 @@ def _screens(outlook: Outlook) -> list[str]:
 
 
 def _assumptions(outlook: Outlook) -> list[str]:
-    measured = {
-        stage.model for stage in outlook.forecast.plan.stages.values() if stage.training and outlook.forecast.is_measured(stage)
+    made = outlook.forecast
+    stages = made.plan.stages.values()
+    measured = {stage.model for stage in stages if stage.training and made.is_measured(stage)} | {
+        f"{stage.model} on {suite}"
+        for stage in stages
+        for suite in made.plan.suites_of(stage)
+        if made.scoring_pace(stage.model, suite)
     }
-    nodes, screens = outlook.forecast.site.max_nodes > 1, outlook.forecast.plan.screens.specs
+    nodes, screens = made.site.max_nodes > 1, made.plan.screens.specs
     network = needs.NETWORK_BYTES_PER_S / 1e9
     rate = f"rates were measured for {', '.join(sorted(measured))}" if measured else "no rate was measured yet"
     return [
-        f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished stage shows "
+        f"assumed: {needs.MFU:.0%} of a GPU's peak in training and {needs.MFU_PREFILL:.0%} in scoring until a finished job shows "
         f"its rate ({rate}); {forecast.TOKENS_PER_SAMPLE:.0f} tokens a sample where neither config nor a prepared phase says; "
         f"{needs.SUPERVISED_SHARE:.0%} of the tokens trained on; {forecast.NUM_ITEMS:,} items where a benchmark "
         "does not say; the arithmetic stands in docs/planning.md",

@@ -6,11 +6,14 @@ import argparse
 import math
 import os
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from sftstudy import timesheet
 from sftstudy.devices import claim
-from sftstudy.program import layout_of, parser, read_spec
-from sftstudy.spec import StageSpec
+from sftstudy.program import layout_of, name, parser, read_spec
+from sftstudy.screen import rung_name
+from sftstudy.spec import StageSpec, spec_hash, stage_names
 from sftstudy.train import slurm
 from sftstudy.train.checkpoints import RESUME_EVERY_S, SPARE_S, Saving
 from sftstudy.train.launch import is_launched, launch, launch_on_nodes
@@ -37,11 +40,17 @@ def train(description: str | None, *, to_rung: bool) -> None:
     program.add_argument("--spare-s", type=float, default=SPARE_S, help="seconds of a job's time limit that are kept for its end")
     arguments = program.parse_args()
     if is_launched():
-        _train(arguments)
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        with _noted(arguments, num_processes=here, num_nodes=int(os.environ["WORLD_SIZE"]) // here):
+            _train(arguments)
     elif arguments.meet:
         sys.exit(launch(sys.argv, num_processes=arguments.processes, num_nodes=arguments.nodes, meet=arguments.meet))
     else:
-        with slurm.queued_again():
+        several = arguments.nodes > 1 or arguments.processes > 1
+        with (
+            slurm.queued_again(),
+            _noted(arguments, num_processes=arguments.processes, num_nodes=arguments.nodes, starts_others=several),
+        ):
             if arguments.nodes > 1:
                 sys.exit(launch_on_nodes(sys.argv, num_nodes=arguments.nodes))
             if arguments.processes > 1:
@@ -49,6 +58,23 @@ def train(description: str | None, *, to_rung: bool) -> None:
                     claim(arguments.processes)
                 sys.exit(launch(sys.argv, num_processes=arguments.processes))
             _train(arguments)
+
+
+def _noted(
+    arguments: argparse.Namespace, *, num_processes: int, num_nodes: int, starts_others: bool = False
+) -> AbstractContextManager[None]:
+    """The sheet of this attempt; `num_processes` compute on each node."""
+    stage, rung = read_spec(arguments.spec, StageSpec), getattr(arguments, "rung", None)
+    return timesheet.opened(
+        name(),
+        stage_names(stage) | ({"rung": rung_name(rung)} if rung else {}),
+        spec_hash=spec_hash(stage),
+        layout=layout_of(arguments),
+        num_processes=num_processes,
+        num_nodes=num_nodes,
+        uses_gpus=arguments.device != "cpu",
+        starts_others=starts_others,
+    )
 
 
 def _train(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sftstudy import hashes
+from sftstudy import hashes, timesheet
 from sftstudy.config import Training
 from sftstudy.errors import OutOfTimeError, StoppedError, StudyError
 from sftstudy.paths import Layout
@@ -59,6 +59,7 @@ def run_stage(
     scratch = layout.stage_scratch(spec.model, spec.data, spec.recipe, spec.seed, spec.stage)
     resume = world.first_decides(lambda: _where_to_begin(spec, inputs, base=base, layout=layout, identity=identity))
     first_step = resume[0] if resume else 0
+    timesheet.known(first_step)
     last_step = rung_step(rung, num_steps=spec.num_steps) if rung else spec.num_steps
     samples_of = load_samples(spec, inputs, layout=layout)
 
@@ -91,6 +92,7 @@ def run_stage(
             now = time.monotonic()
             metrics = _metrics(step, result, inputs=inputs, model=model, time_s=now - step_began, peak=peak, world=world)
             notes.step(metrics)
+            timesheet.worked(metrics.time_s)
             lost = lost + 1 if result.loss > 2 * guessing else 0
             if lost == DIVERGED_STEPS:
                 why = f"the loss was above {2 * guessing:.1f}, twice that of guessing, for {lost} steps"
@@ -125,6 +127,7 @@ def run_stage(
                     world=world,
                     **identity,
                 )
+                timesheet.safe()
                 saved = time.monotonic()
                 save_took_s = saved - save_began
             if lasts:
