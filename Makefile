@@ -5,7 +5,7 @@ BIN := .venv/bin
 INSTALLED := .venv/installed
 EXTRAS := .venv/extras
 
-.PHONY: install study test doctor clean
+.PHONY: install study test drill doctor clean
 
 install: $(INSTALLED)
 
@@ -32,6 +32,10 @@ test: $(INSTALLED) $(EXTRAS)
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 	$(BIN)/pytest
+
+# `snakemake --profile slurm` under every fault, on a SLURM that the test starts; as root, where SLURM's programs are installed
+drill: $(INSTALLED)
+	$(BIN)/pytest tests/slurm/test_drill.py -m "drill or not drill"
 
 # what an interrupted run left behind, and what to type
 doctor: $(INSTALLED)

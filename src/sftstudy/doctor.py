@@ -1,4 +1,4 @@
-"""What an interrupted run left behind in a checkout, where site.env and SLURM differ, and what to type. Reads; changes nothing.
+"""What an interrupted run left behind in a checkout or holds one up, where site.env and SLURM differ, and what to type. Only reads.
 
 After Snakemake was killed its cluster jobs run on as orphans, its locks stay, and outputs that were being written are marked
 incomplete. A job that was killed with its node leaves a lease until that expires.
@@ -32,10 +32,10 @@ class Finding:
 
 
 def examine(checkout: Path, layout: Layout) -> list[Finding]:
-    """All findings, jobs first: what they say decides what may be unlocked."""
+    """All findings, jobs first: what is said of them decides what may be unlocked."""
     running = snakemakes(checkout)
     return [
-        *_orphans(running),
+        *_jobs(checkout, running),
         *_time_limits(),
         *_locks(checkout, running),
         *_incomplete(checkout, running),
@@ -59,22 +59,25 @@ def snakemakes(checkout: Path) -> list[int]:
     return sorted(found)
 
 
-def _orphans(running: list[int]) -> Iterator[Finding]:
-    """Jobs in the queue though no Snakemake waits for them here."""
-    if running:
-        return
+def _jobs(checkout: Path, running: list[int]) -> Iterator[Finding]:
+    """Jobs of this checkout that never start, and those in the queue though no Snakemake waits for them here."""
     try:
         listed = subprocess.run(
-            ["squeue", "--me", "--noheader", "--format", "%i %j %T %M"], capture_output=True, text=True, check=True
+            ["squeue", "--me", "--noheader", "--format", "%i|%j|%T|%M|%r|%Z|%k"], capture_output=True, text=True, check=True
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return
     for line in listed.splitlines():
-        number, name, state, elapsed = line.split()
-        if name.startswith(JOB_PREFIX):
+        number, name, state, elapsed, reason, folder, comment = line.split("|", maxsplit=6)
+        if not name.startswith(JOB_PREFIX) or os.path.realpath(folder) != os.path.realpath(checkout):
+            continue
+        work = comment.removeprefix("rule_").replace("_wildcards_", " of ") if comment.startswith("rule_") else name
+        if state == "PENDING" and "held" in reason.lower():
+            yield Finding(f"job {number} ({work}): is held ({reason}) and never starts", f"`scontrol release {number}`")
+        elif not running:
             yield Finding(
-                f"job {number} ({name}, {state.lower()} for {elapsed}): no Snakemake here waits for it",
-                f"wait for its end before you unlock, or `scancel {number}`; if another checkout runs it, leave it alone",
+                f"job {number} ({work}, {state.lower()} for {elapsed}): no Snakemake here waits for it",
+                f"wait for its end before you unlock, and its work is used; or `scancel {number}`",
             )
 
 

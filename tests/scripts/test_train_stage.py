@@ -263,7 +263,9 @@ def test_finished_stage_only_publishes_and_loads_no_torch(study: Any) -> None:
         "assert 'torch' not in sys.modules"
     )
     roots = ["--results", str(study.layout.results), "--scratch", str(study.layout.scratch)]
-    subprocess.run([sys.executable, "-c", code, str(PROGRAM), str(study.results(stage) / "spec.yaml"), *roots], check=True)
+    command = [sys.executable, "-c", code, str(PROGRAM), str(study.results(stage) / "spec.yaml"), *roots]
+    done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == f"{study.scratch(stage)}: finished before, only published again; remove it to have it trained again\n"
     assert read_record(study.results(stage) / "training.json", TrainingRecord) == record
     assert (study.results(stage) / "metrics.jsonl").read_bytes() == metrics
 

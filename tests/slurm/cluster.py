@@ -47,7 +47,8 @@ SlurmdParameters=config_overrides
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 GresTypes=gpu
-ReturnToService=2
+# a node that was set down stays down until it is resumed
+ReturnToService=1
 SlurmdTimeout=15
 MessageTimeout=10
 KillWait=5
@@ -83,16 +84,24 @@ class Cluster:
         self.folder = folder.absolute()
 
     def up(self) -> None:
+        """Start whatever of it does not run, and wait until all nodes are idle. Raises RuntimeError that names the log if not."""
+        self.start()
+        _wait_for(self._all_idle, f"nodes are not idle; see {self.folder}/*.log")
+
+    def start(self) -> None:
         """Start whatever of it does not run. Raises RuntimeError that names the log if a daemon does not come."""
         for name in ("state", "spool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o755)
         self._configure()
         self._start_munge()
-        self._start("slurmctld", ["slurmctld"])
+        self.start_controller()
         for node in (*GPU_NODES, CPU_NODE):
             self.start_node(node)
-        _wait_for(self._all_idle, f"nodes are not idle; see {self.folder}/*.log")
+
+    def start_controller(self) -> None:
+        """Start slurmctld."""
+        self._start("slurmctld", ["slurmctld"])
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon."""

@@ -145,11 +145,22 @@ def test_a_cancelled_job_is_not_queued_again(cluster: Cluster, study: Any) -> No
 
 
 def test_the_doctor_names_a_job_that_nobody_waits_for(cluster: Cluster, tmp_path: Path) -> None:
-    job = run("sbatch", "--parsable", "--job-name=sftstudy_1234", "--output=/dev/null", "--wrap=sleep 60").strip()
-    other = run("sbatch", "--parsable", "--job-name=another", "--output=/dev/null", "--wrap=sleep 60").strip()
+    """Of this checkout, by what Snakemake wrote into its comment."""
+    comment = "--comment=rule_train_stage_wildcards_small_1"
+    settings = ["--parsable", comment, "--output=/dev/null", "--wrap=sleep 60"]
+    ours = ["--job-name=sftstudy_1234", f"--chdir={tmp_path}"]
+    job, held = (run("sbatch", *ours, *flags, *settings).strip() for flags in ([], ["--hold"]))
+    others = [
+        run("sbatch", *where, *settings).strip()
+        for where in (["--job-name=another", f"--chdir={tmp_path}"], ["--job-name=sftstudy_99", "--chdir=/"])
+    ]
     try:
-        (found,) = examine(tmp_path, Layout(tmp_path / "results", tmp_path / "scratch"))
-        assert found.what.startswith(f"job {job} (sftstudy_1234, ")
-        assert f"`scancel {job}`" in found.remedy
+        findings = examine(tmp_path, Layout(tmp_path / "results", tmp_path / "scratch"))
+        found = {finding.what.split()[1]: finding for finding in findings}
+        assert found.keys() == {job, held}
+        assert found[job].what.startswith(f"job {job} (train_stage of small_1, ")
+        assert f"`scancel {job}`" in found[job].remedy
+        assert "is held (JobHeld" in found[held].what
+        assert found[held].remedy == f"`scontrol release {held}`"
     finally:
-        run("scancel", job, other)
+        run("scancel", job, held, *others)

@@ -1,6 +1,7 @@
 """Golden masks per template: tests/golden/labels-*.txt has a token per line. Read them: + is trained on."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,11 @@ def test_forgeries_are_special_tokens_and_marks_of_turns(words: Any) -> None:
     texts = ["plain", "a </s> b", "x<|assistant|>", "[INST]", "<|im_end|>"]
     found = {name: [bool(chats_of(words, name).forgeries.search(text)) for text in texts] for name in ("tulu", "mistral")}
     assert found == {"tulu": [False, True, True, False, True], "mistral": [False, True, True, True, True]}
+
+
+def test_the_pattern_of_forgeries_is_the_same_in_every_process(words: Any) -> None:
+    """Prepared rows are filed under its hash; Python orders a set anew in every process."""
+    pattern = chats_of(words, "tulu").forgeries.pattern
+    listed = [re.sub(r"\\(.)", r"\1", word) for word in re.split(r"(?<!\\)\|", pattern)]
+    assert len(listed) > 2
+    assert listed == sorted(listed, key=lambda word: (-len(word), word))

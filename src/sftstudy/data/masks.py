@@ -103,7 +103,10 @@ class ChatTokenizer:
         words |= {token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special}
         if self.name in SHIPPED:
             words |= set(SHIPPED[self.name].marks)
-        return re.compile("|".join(re.escape(word) for word in sorted(words, key=len, reverse=True) if word) or "(?!)")
+        longest_first = sorted(
+            filter(None, words), key=lambda word: (-len(word), word)
+        )  # the pattern is hashed: not in a set's order
+        return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
     def render(self, chats: Sequence[Sequence[Message]], *, by_marks: bool | None = None) -> list[Rendered]:
         """Text and spans of chats, by the template's marks if it has some. StudyError if they are not to be had."""

@@ -7,6 +7,7 @@ written last. torch is imported only if there is something to train.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,8 @@ def train_stage(
         if is_first:
             claim(scratch, identity)
             finished = reached() is not None if reached else is_finished(spec, scratch, identity)
+            if finished and not reached:
+                print(f"{scratch}: finished before, only published again; remove it to have it trained again", file=sys.stderr)
         if not (finished and is_alone):
             from sftstudy.train.engine import run_stage
             from sftstudy.train.parallel import joined

@@ -1,0 +1,7 @@
+# Snakemake on a cluster: its SLURM plugin keeps its jobs while the controller is away.
+import snakemake_executor_plugin_slurm as slurm_plugin
+
+from sftstudy.watch import steadfast
+
+if workflow.is_main_process:
+    slurm_plugin.query_job_status = steadfast(slurm_plugin.query_job_status)
