@@ -748,9 +748,6 @@ class AttemptRecord(Entry):
     slurm_job: str | None = None
 
 
-R = TypeVar("R", bound=Record)
-
-
 class MadeBy(Entry):
     """What a record answers to, what went into it, and the programs that made it."""
 
