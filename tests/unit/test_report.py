@@ -9,10 +9,12 @@ import pytest
 
 from sftstudy import spec
 from sftstudy.claims.check import check_claims
-from sftstudy.config import ArmsClaim, ArmsTable, ScoresFigure, Training
+from sftstudy.config import ArmsClaim, ArmsTable, ScoresFigure, Screen, Training
 from sftstudy.guide.write import write_guide
 from sftstudy.paths import Layout
+from sftstudy.records import write_bytes
 from sftstudy.spec import StudySpec
+from sftstudy.tables.audit_files import CAPTIONS
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.figures import render_figure
 from sftstudy.tables.index import write_index
@@ -131,3 +133,16 @@ def test_the_index_lists_studies_with_a_report(tree: Tree) -> None:
     assert page.links == ["studies/toy/report.html"]
     assert "<code>good</code>" in text
     assert "other" not in text
+
+
+def test_a_screens_audit_is_shown_and_linked(tree: Tree) -> None:
+    study = make(tree)
+    rule = {"kind": "top", "signal": "loss"}
+    screen = Screen.model_validate({"benchmark": "exam", "rungs": [0.5], "rule": rule})
+    folder = tree.layout.study_folder("toy")
+    for name in CAPTIONS:
+        write_bytes(folder / "screen" / f"{name}.png", (folder / "figures" / "scores.png").read_bytes())
+    write_report(study.model_copy(update={"screen": screen}), layout=tree.layout)
+    page = Page(report(tree))
+    assert "screen/screen.html" in page.links
+    assert len(page.sources) == 1 + len(CAPTIONS)

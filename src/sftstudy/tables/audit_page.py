@@ -185,13 +185,8 @@ def _lead_text(report: PairReport) -> str:
     if report.lead is None or report.lead_low is None or report.lead_high is None:
         return ""
     told = "can" if report.lead_low > 0 or report.lead_high < 0 else "cannot"
-    lead, low, high = (_signed(value) for value in (report.lead, report.lead_low, report.lead_high))
+    lead, low, high = (number_text(value) for value in (report.lead, report.lead_low, report.lead_high))
     return f" Stopped less kept, over items and seeds: {lead} [{low}, {high}]; they {told} be told apart."
-
-
-def _signed(value: float) -> str:
-    """Two decimals, never -0.00."""
-    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def outcome(row: CompetitorReport) -> str:

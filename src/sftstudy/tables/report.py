@@ -122,7 +122,8 @@ def _printed(printed: Printed, *, name: str, page: str = "", after: str = "") ->
 def _block(block: Block, *, long: bool, page: str) -> str:
     rows = [[escape(row[0].main + row[0].mark), *(_text(text, page=page) for text in row[1:])] for row in block.rows]
     shown = table(list(map(escape, block.header)), rows, style="words prose" if long else "")
-    return f'<p class="heading">{escape(block.heading)}</p>\n{shown}'
+    base = f", base {_text(block.base, page=page)}" if block.base and block.base.main else ""
+    return f'<p class="heading">{escape(block.heading)}{base}</p>\n{shown}'
 
 
 def _text(text: Text, *, page: str) -> str:
