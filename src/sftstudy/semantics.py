@@ -16,7 +16,7 @@ SEMANTICS: dict[str, int] = {
     "train_rung": 1,
     "decide_screen": 1,
     "write_screen": 1,
-    "fetch_suite": 1,
+    "fetch_suite": 2,
     "score_harness": 2,
     "answer_mt_bench": 2,
     "judge_mt_bench": 2,

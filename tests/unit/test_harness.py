@@ -341,6 +341,17 @@ def test_pins_that_fit_are_accepted_in_any_order_of_tasks(toy, tmp_path):
     fetch_suite(make_harness_suite(tmp_path, benchmarks={"colours": benchmark}), layout=toy.layout)
 
 
+def test_tasks_are_the_same_wherever_the_checkout_lies(tmp_path):
+    found = []
+    for folder in (tmp_path / "here", tmp_path / "elsewhere"):
+        folder.mkdir()
+        suite = make_harness_suite(folder)
+        for task in (folder / "tasks").glob("*.yaml"):
+            task.write_text(task.read_text().replace(f"{folder}/", ""))
+        found.append(fetch_suite(suite, layout=Layout(folder / "results", folder / "scratch")).benchmarks)
+    assert found[0] == found[1]
+
+
 def test_items_that_change_after_the_fetch_are_not_scored(toy, tmp_path):
     suite = make_harness_suite(tmp_path)
     fetch_suite(suite, layout=toy.layout)

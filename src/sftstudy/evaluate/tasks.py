@@ -234,8 +234,16 @@ def _entry(task: Any, hashes: list[str], chosen: list[int] | None, *, own_files:
         chosen_hash=digest(hashes if chosen is None else [hashes[number] for number in chosen]),
         num_fewshot=shots,
         fixed_shots=shots == 0 or isinstance(getattr(task, "sampler", None), FirstNSampler),
-        task_hash=digest([_definition(asdict(task.config)), pool, own_files]),
+        task_hash=digest([_definition(_wherever(asdict(task.config))), pool, own_files]),
     )
+
+
+def _wherever(config: dict[str, Any]) -> dict[str, Any]:
+    """A task's configuration without the absolute path that lm-eval adds: a checkout may move, and scores go with it."""
+    metadata = config.get("metadata")
+    if not isinstance(metadata, dict):
+        return config
+    return config | {"metadata": {key: value for key, value in metadata.items() if key != "config_source"}}
 
 
 def _definition(value: Any) -> Any:
