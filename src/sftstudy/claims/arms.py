@@ -184,19 +184,7 @@ class Arms:
 
     def curves(self, pair: Pair, recipe: str, benchmark: str) -> Curves | None:
         """All checkpoints of the complete runs of a recipe, over samples spent; None if there is none or runs differ in length."""
-        runs = self.complete(pair, recipe, benchmark)
-        if not runs or len({len(run.points) for run in runs}) > 1:
-            return None
-        sign = 1.0 if runs[0].points[0].higher_is_better else -1.0
-        ordered = [sorted(run.points, key=lambda point: (point.samples_spent, point.stage, point.ckpt)) for run in runs]
-        whole = [self.join(runs, points, benchmark) for points in zip(*ordered, strict=True)]
-        return Curves(
-            samples=np.array([[point.samples_spent for point in points] for points in ordered], dtype=float),
-            values=sign * np.stack([column.values for column in whole], axis=1),
-            items=whole[0].items,
-            tasks=whole[0].tasks,
-            clusters=whole[0].clusters,
-        )
+        return self.results.curves(pair, recipe, benchmark, over="samples_spent")
 
     @cache
     def ledger(self, pair: Pair, recipe: str, seed: int) -> list[Cost] | None:
