@@ -19,6 +19,9 @@ from sftstudy.paths import Layout
 from sftstudy.train.lease import holder_of, is_stale
 from sftstudy.train.slurm import parse_time_left
 
+NEVER_STARTS = ("PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints")
+"""What SLURM says of a job that asks for more than its partition has."""
+
 JOB_PREFIX = "sftstudy"
 """`slurm-jobname-prefix` of the shipped profile: the name of every job begins with it."""
 
@@ -74,6 +77,11 @@ def _jobs(checkout: Path, running: list[int]) -> Iterator[Finding]:
         work = comment.removeprefix("rule_").replace("_wildcards_", " of ") if comment.startswith("rule_") else name
         if state == "PENDING" and "held" in reason.lower():
             yield Finding(f"job {number} ({work}): is held ({reason}) and never starts", f"`scontrol release {number}`")
+        elif state == "PENDING" and reason in NEVER_STARTS:
+            yield Finding(
+                f"job {number} ({work}): asks for more than its partition has ({reason}) and never starts",
+                f"end Snakemake, `scancel {number}`, and ask for less: `--set-resources RULE:nodes=...`, or its runtime or memory",
+            )
         elif not running:
             yield Finding(
                 f"job {number} ({work}, {state.lower()} for {elapsed}): no Snakemake here waits for it",

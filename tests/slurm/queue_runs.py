@@ -29,6 +29,7 @@ TRAINING = {
     "nodes": f"1 if {_IS_STACKED} else 2",
     "processes": f"1 if {_IS_STACKED} else 2",
     "gres": f"'gpu:1' if {_IS_STACKED} else 'gpu:2'",
+    "slurm_partition": "gpu",  # a stopped stage would be published on the CPU partition, which has one node
     "device": "cpu",
     "runtime": 10,
     "mem_mb": 4000,

@@ -149,18 +149,25 @@ def test_the_doctor_names_a_job_that_nobody_waits_for(cluster: Cluster, tmp_path
     comment = "--comment=rule_train_stage_wildcards_small_1"
     settings = ["--parsable", comment, "--output=/dev/null", "--wrap=sleep 60"]
     ours = ["--job-name=sftstudy_1234", f"--chdir={tmp_path}"]
-    job, held = (run("sbatch", *ours, *flags, *settings).strip() for flags in ([], ["--hold"]))
+    job, held, large = (
+        run("sbatch", *ours, *flags, *settings).strip() for flags in ([], ["--hold"], ["--partition=cpu", "--nodes=2"])
+    )
     others = [
         run("sbatch", *where, *settings).strip()
         for where in (["--job-name=another", f"--chdir={tmp_path}"], ["--job-name=sftstudy_99", "--chdir=/"])
     ]
     try:
+        end = time.monotonic() + 30
+        while "Limit" not in run("squeue", "--noheader", "--jobs", large, "--format=%r"):  # the scheduler has not looked yet
+            assert time.monotonic() < end
+            time.sleep(0.2)
         findings = examine(tmp_path, Layout(tmp_path / "results", tmp_path / "scratch"))
         found = {finding.what.split()[1]: finding for finding in findings}
-        assert found.keys() == {job, held}
+        assert found.keys() == {job, held, large}
         assert found[job].what.startswith(f"job {job} (train_stage of small_1, ")
         assert f"`scancel {job}`" in found[job].remedy
+        assert "(PartitionNodeLimit) and never starts" in found[large].what
         assert "is held (JobHeld" in found[held].what
         assert found[held].remedy == f"`scontrol release {held}`"
     finally:
-        run("scancel", job, held, *others)
+        run("scancel", job, held, large, *others)
