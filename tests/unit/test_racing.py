@@ -12,13 +12,14 @@ import pytest
 from evaluation_toys import COLOURS, Toy, make_toy, write_jsonl
 
 from sftstudy import spec
-from sftstudy.config import HarnessBenchmark, HarnessSuite, LocalFile, Race, Selection
+from sftstudy.config import CrossCheck, HarnessBenchmark, HarnessSuite, LocalFile, Race, Selection
 from sftstudy.errors import StudyError
 from sftstudy.evaluate import harness
 from sftstudy.evaluate.fetch import fetch_suite
 from sftstudy.evaluate.harness import score_harness
 from sftstudy.evaluate.lm import Checks
 from sftstudy.evaluate.racing import race_checkpoints
+from sftstudy.evaluate.weights import Weights
 from sftstudy.records import RaceRecord, Score, ScoreRecord, SelectionRecord, read_record
 from sftstudy.select import select_checkpoint, select_winner
 
@@ -237,6 +238,19 @@ def test_where_less_is_better_the_least_wins(toy, items):
     assert (record.ckpt, record.higher_is_better) == ("ckpt01", False)
     after = full(toy, make_suite(tasks), race=record)
     assert {row.higher_is_better for row in after.scores} == {False}
+
+
+def test_a_dropped_checkpoint_needs_no_weights_any_more(toy, items, monkeypatch):
+    suite = make_suite(items, backend="hf-prefix", cross_check=CrossCheck(num_items=4))
+    benchmarks = {"colours": suite.suite.benchmarks["colours"]}
+    suite = suite.model_copy(update={"suite": suite.suite.model_copy(update={"benchmarks": benchmarks})})
+    forget(toy)
+    record = raced(toy, suite)
+    assert [entry.dropped for entry in record.checkpoints] == [True, False]
+    monkeypatch.setattr(Weights, "check_there", lambda _: pytest.fail("asked for weights"))
+    dropped = score_harness(toy.stage, suite, part="part01", checkpoints=["ckpt01"], layout=toy.layout, race=record)
+    assert [score.dropped_after for score in dropped.scores] == [record.checkpoints[0].num_items]
+    assert pq.read_table(toy.results / "scores/raced/part01.parquet").num_rows == 0
 
 
 def test_other_weights_than_raced_are_refused(toy, items):

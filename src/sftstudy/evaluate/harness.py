@@ -96,7 +96,8 @@ def score_harness(
             if benchmark.cross_check:
                 bench.cross_check(weights, name, taken[name], file=checks[weights.ckpt][name])
             scores += scores_of(name, benchmark, taken[name], entries=entries[name], weights=weights)
-        items[weights.ckpt] = [item for name in taken for item in items_of(name, suite.suite.benchmarks[name], taken[name])]
+        scored = [(name, benchmark) for name, benchmark in suite.suite.benchmarks.items() if name in taken]
+        items[weights.ckpt] = [item for name, benchmark in scored for item in items_of(name, benchmark, taken[name])]
     return publish(
         stage,
         suite,
@@ -137,7 +138,8 @@ def plan_blocks(suite: HarnessSuite, fetched: SuiteRecord, *, answers_of: list[s
 def plan_checks(suite: HarnessSuite, blocks: list[Block], *, layout: Layout) -> dict[str, Path]:
     """Benchmark -> where it is filed how often its back end and `hf` differ on these answers, for those with a cross-check."""
     found = {}
-    for name, benchmark in suite.benchmarks.items():
+    for name in dict.fromkeys(block.benchmark for block in blocks):
+        benchmark = suite.benchmarks[name]
         if check := benchmark.cross_check:
             answers = [block.path.name for block in blocks if block.benchmark == name]
             key = digest(["cross_check", check.num_items, benchmark.metric, benchmark.filter, answers])
