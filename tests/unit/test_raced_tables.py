@@ -83,7 +83,10 @@ def test_the_peak_is_the_winners_and_the_table_says_who_raced(tree: Tree) -> Non
 
 
 def test_only_what_needs_no_dropped_checkpoint_is_claimed(tree: Tree) -> None:
-    arms = Arms(results(tree), layout=tree.layout, seed=1)
+    found = results(tree)
+    assert found.curves(PAIR, "full", "exam", over="samples_seen") is not None
+    assert found.curves(PAIR, "raced", "exam", over="samples_seen") is None
+    arms = Arms(found, layout=tree.layout, seed=1)
     for reading in ("peak", "last"):
         difference = arms.compare("full", "raced", PAIR, "exam", reading)
         assert difference is not None

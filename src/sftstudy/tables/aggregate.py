@@ -166,10 +166,13 @@ class Results:
         )
 
     def curves(self, pair: Pair, recipe: str, benchmark: str, *, over: Literal["samples_seen", "samples_spent"]) -> Curves | None:
-        """All checkpoints of the complete runs of a recipe; None if there is none or runs differ in length."""
+        """All checkpoints of the complete runs of a recipe.
+
+        None if there is no run, runs differ in length, or a race dropped checkpoints.
+        """
         planned = self.study.benchmarks[benchmark]
         runs = [run for run in self.runs(pair, recipe, benchmark) if run.complete]
-        if not runs or len({len(run.points) for run in runs}) > 1:
+        if not runs or len({len(run.points) for run in runs}) > 1 or any(run.raced for run in runs):
             return None
         sign = 1.0 if runs[0].points[0].higher_is_better else -1.0
         ordered = [sorted(run.points, key=lambda point: (getattr(point, over), point.stage, point.ckpt)) for run in runs]
