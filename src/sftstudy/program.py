@@ -63,12 +63,14 @@ def score_block(work: Callable[..., object], description: str | None, *, skip: C
         raise StudyError(f"--part {arguments.part}: {suite.name} on {stage.stage} has {', '.join(blocks)}; name one of them")
     layout = layout_of(arguments)
     block = {"part": arguments.part, "checkpoints": blocks[arguments.part], "layout": layout}
+    race = next((read_record(path, RaceRecord) for path in arguments.raced), None) if races else None
     if races:
-        block["race"] = next((read_record(path, RaceRecord) for path in arguments.raced), None)
+        block["race"] = race
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
     hashes = (spec.spec_hash(stage), spec.spec_hash(suite))
+    expected = spec.score_hash(*hashes, blocks[arguments.part], race=race.spec_hash if race else None)
     job = spec.stage_names(stage) | {"suite": suite.name, "part": arguments.part}
-    with timesheet.opened(name(), job, spec_hash=spec.score_hash(*hashes, blocks[arguments.part]), layout=layout):
+    with timesheet.opened(name(), job, spec_hash=expected, layout=layout):
         if stage.training and (status := stopped_status(training)):
             skip(stage, suite, status=status, **block)
         else:
