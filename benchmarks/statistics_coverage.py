@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sftstudy import stats
+from sftstudy.config import Race
 from sftstudy.race import looks, race
 from sftstudy.stats import Array, ItemScores
 from sftstudy.stats.equivalence import Effect, equivalence, relevance, superiority
@@ -355,8 +356,15 @@ def races(repeats: int, rng: np.random.Generator) -> Iterator[Row]:
             difficulty, shared = draw_items(rng, num_items), rng.uniform(size=num_items)
             values = np.concatenate([draw_arm(rng, difficulty, ability, 1, luck=0, shared=shared) for ability in abilities])
             order = rng.permutation(num_items)
-            found = race(values[:, order], np.ones(num_items), at=looks(num_items), error_rate=ALPHA)
-            wrong += found.winner != int(np.argmax(values.sum(axis=1)))
+            rules, shuffled = Race(error_rate=ALPHA), values[:, order]
+            found = race(
+                lambda place, number, shuffled=shuffled: shuffled[place, :number],
+                np.ones(num_items),
+                num_candidates=len(values),
+                at=looks(num_items, first=rules.first, growth=rules.growth),
+                error_rate=rules.error_rate,
+            )
+            wrong += int(np.argmax(values.sum(axis=1))) not in found.survivors
             saved.append(found.saved)
         yield Row("racing drops the full choice", f"{what}, {num_items} items: saves {np.mean(saved):.0%}", ALPHA, wrong, repeats)
 

@@ -150,6 +150,17 @@ def stacked(study: StudySpec) -> StudySpec:
     return study.model_copy(update={"settings": settings})
 
 
+def drop(tree: Tree, recipe: str, ckpt: str, *, after: int, seed: int = 1, stage: str = "01-stacked") -> None:
+    """Make a checkpoint of a scored stage one that a race on `exam` dropped."""
+    stem = score_stem(tree.layout.stage_results("m", "d", recipe, seed, stage), "exams", "all")
+    record = records.read_record(stem.with_name("all.json"), ScoreRecord)
+    gone = {"value": None, "dropped_after": after, "num_items": after, "protocol_hash": "", "first_tokens": []}
+    scores = [score.model_copy(update=gone) if score.ckpt == ckpt else score for score in record.scores]
+    records.write_record(stem.with_name("all.json"), record.model_copy(update={"scores": scores}))
+    items = pd.read_parquet(stem.with_name("all.parquet"))
+    items[items["ckpt"] != ckpt].to_parquet(stem.with_name("all.parquet"), index=False)
+
+
 def item_table(ckpt: str, name: str, values: Sequence[float | None], *, turns: bool) -> pd.DataFrame:
     """Items of one checkpoint: names are numbers, or question.turn; half of the items belong to each of two tasks."""
     names = [f"{number // 2}.{number % 2 + 1}" if turns else str(number) for number in range(len(values))]

@@ -33,11 +33,11 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
             found[folder / "data.json"] = spec.spec_hash(stage, "mix_stage")
         if stage.parent and (parent := plan.parent_of(stage)):
             found[parent / "selection.json"] = stage.parent.selection_hash
-        for suite in plan.suites_of(stage):
-            suite_hash = spec.spec_hash(plan.suite_spec(suite))
-            blocks = plan.parts(stage, suite).values()
-            for stem, ckpts in zip(plan.score_stems(stage, suite), blocks, strict=True):
-                found[Path(f"{stem}.json")] = spec.score_hash(spec.spec_hash(stage), suite_hash, ckpts)
+        for suite, expected in plan.score_hashes(stage, plan.suites_of(stage)).items():
+            stems = plan.score_stems(stage, suite)
+            found |= {Path(f"{stem}.json"): scored for stem, scored in zip(stems, expected.values(), strict=True)}
+            if (race := plan.race_of(stage, suite)) and (raced := plan.race_hash(stage, suite)):
+                found[race] = raced
     for folder, rungs in plan.screens.rungs.items():
         found |= {
             plan.layout.rung(folder, rung_name(rung)) / "training.json": spec.spec_hash(plan.stages[folder]) for rung in rungs

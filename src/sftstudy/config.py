@@ -378,6 +378,16 @@ class Training(Strict):
 Rule = Literal["best", "last", "earliest"]
 
 
+class Race(Strict):
+    """Score a stage's checkpoints on growing random subsets of the items, and drop those that cannot win any more."""
+
+    error_rate: float = Field(
+        default=0.05, gt=0, lt=0.5, description="bound on the probability that the choice is not the one that all items would make"
+    )
+    first: int = Field(default=32, gt=0, description="items after which the race is looked at for the first time")
+    growth: float = Field(default=1.5, gt=1, description="factor from one look to the next; each look loads all weights again")
+
+
 class Selection(Strict):
     """How a phased stage's checkpoint is chosen for the next stage. Ties go to the fewest samples, then to the name."""
 
@@ -392,11 +402,22 @@ class Selection(Strict):
     holdout: bool = Field(
         False, description="choose on one half of the items, by hash, and record the values on the other beside it"
     )
+    race: Race | None = Field(
+        None,
+        exclude_if=lambda race: race is None,
+        description="choose without scoring all checkpoints on all items; all are scored in full if absent",
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Selection:
         if (self.benchmark is None) == (not self.weights):
             raise ValueError("give either benchmark or weights")
+        return self
+
+    @model_validator(mode="after")
+    def _raced_for_the_best(self) -> Selection:
+        if self.race and (self.rule != "best" or self.holdout or self.weights):
+            raise ValueError("race: finds the best on one benchmark; remove it, or rule, holdout and weights")
         return self
 
     @property

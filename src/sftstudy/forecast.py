@@ -7,7 +7,7 @@ phase's lengths for its own.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,7 @@ from sftstudy.gpus import gpu_named
 from sftstudy.needs import Memory
 from sftstudy.paces import seconds_per_checkpoint
 from sftstudy.plan import Plan
+from sftstudy.race import looks
 from sftstudy.records import PhaseRecord, TrainingRecord, read_record
 from sftstudy.screen import rung_name
 from sftstudy.sizes import ModelSize, size_of
@@ -275,16 +276,33 @@ class Forecast:
 
     # --- scoring
 
-    def scoring(self, stage: spec.StageSpec, suite: str, *, num_checkpoints: int) -> Need | None:
-        """One job that scores checkpoints of a stage on a suite on one GPU, as long as such jobs took. Of MT-Bench, the answers."""
+    def racing(self, stage: spec.StageSpec) -> Need | None:
+        """The job that races a stage's checkpoints, as if none were dropped before the end; weights are loaded at every look."""
+        selection, size = self.plan.selection_of(stage), self.size(stage.model)
+        if selection is None or selection.race is None or size is None:
+            return None
+        number, (suite,) = len(stage.checkpoints), self.plan.selection_suites(selection)
+        scored = self.scoring(stage, suite, num_checkpoints=number, benchmark=selection.benchmark)
+        (requests,) = self._requests(suite, selection.benchmark)
+        num_loads = number * len(looks(requests.number, first=selection.race.first, growth=selection.race.growth))
+        compute = needs.BF16 if self.plan.registry.suites[suite].precision == "bf16" else 4
+        loading = num_loads * compute * size.num_parameters / needs.DISK_BYTES_PER_S
+        return replace(scored, seconds=scored.seconds + loading) if scored else None
+
+    def scoring(self, stage: spec.StageSpec, suite: str, *, num_checkpoints: int, benchmark: str | None = None) -> Need | None:
+        """One job that scores checkpoints of a stage on a suite, or one benchmark of it, on one GPU. Of MT-Bench, the answers.
+
+        A suite takes as long as such jobs took.
+        """
         size, definition = self.size(stage.model), self.plan.registry.suites[suite]
         if size is None:
             return None
         compute = needs.BF16 if definition.precision == "bf16" else 4
-        requests = self._requests(suite)
+        requests = self._requests(suite, benchmark)
         longest = max(one.prompt_tokens + one.new_tokens for one in requests)
         memory = needs.scoring_memory(size, compute=compute, batch_size=definition.batch_size, tokens=longest)
-        seconds = self.scoring_pace(stage.model, suite) or sum(
+        pace = self.scoring_pace(stage.model, suite) if benchmark is None else None
+        seconds = pace or sum(
             needs.scoring_seconds(
                 size,
                 gpu=self.site.gpu,
@@ -311,11 +329,11 @@ class Forecast:
         """Seconds that judging a checkpoint took, by all judges of a suite, on a GPU if one is `served`."""
         return seconds_per_checkpoint(self.plan, "judge_mt_bench", suite, gpu=self.site.gpu if served else None)
 
-    def _requests(self, suite: str) -> list[config.Requests]:
-        """What a suite asks for one checkpoint."""
+    def _requests(self, suite: str, benchmark: str | None = None) -> list[config.Requests]:
+        """What a suite, or one benchmark of it, asks for one checkpoint."""
         definition = self.plan.registry.suites[suite]
         if isinstance(definition, config.HarnessSuite):
-            return [benchmark.requests or _assumed(benchmark) for benchmark in definition.benchmarks.values()]
+            return [one.requests or _assumed(one) for name, one in definition.benchmarks.items() if benchmark in (None, name)]
         new_tokens = min(ANSWER_TOKENS, definition.max_new_tokens)
         return [config.Requests(number=self._num_answers(definition), prompt_tokens=QUESTION_TOKENS, new_tokens=new_tokens)]
 

@@ -251,6 +251,8 @@ def _slowest_suite(forecast: Forecast, stage: spec.StageSpec, *, selects: bool) 
     """The job of a suite that takes longest, its judge's with it: of all suites, or of the one that selects the checkpoint."""
     plan, selection = forecast.plan, forecast.plan.selection_of(stage)
     chosen_by = selection.benchmarks if selects and selection else []
+    if selects and selection and selection.race and (race := forecast.racing(stage)):
+        return Link(f"race {stage_name(stage)} on {selection.benchmark}", race.seconds / 3600)
     suites = [plan.registry.benchmarks[name] for name in chosen_by] or plan.suites_of(stage)
     links = [Link("", 0.0)]
     for suite in suites:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats as tests
 
 from sftstudy import stats
-from sftstudy.config import Rule
+from sftstudy.config import Race, Rule
 from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
 from sftstudy.race import item_weights, looks, race, random_order
@@ -114,7 +114,7 @@ def choose_from_items(
         best_against_last=_verdict(found, best, last, average=average),
         errors_to_best=errors,
         optimism=None if math.isnan(flattery) else flattery,
-        racing=_race(found, average, best, seed=seed),
+        racing=_race(found, average, candidates, best, seed=seed),
         **provenance("numpy", "pandas", "scipy"),
     )
 
@@ -246,16 +246,22 @@ def _mcnemar(wins: int, losses: int) -> float:
     return float(tests.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
-def _race(found: ItemResults, average: Average, best: str, *, seed: int) -> Racing:
-    order = random_order(found.items, seed=seed)
-    weights = item_weights(found.tasks, average)
-    raced = race(found.values[:, order], weights[order], at=looks(len(order)), error_rate=ALPHA)
-    ckpt = found.ckpts[raced.winner]
+def _race(found: ItemResults, average: Average, candidates: Sequence[Candidate], best: str, *, seed: int) -> Racing:
+    order, rules = random_order(found.items, seed=seed), Race()
+    values = found.values[:, order]
+    raced = race(
+        lambda place, num_seen: values[place, :num_seen],
+        item_weights(found.tasks, average)[order],
+        num_candidates=len(values),
+        at=looks(len(order), first=rules.first, growth=rules.growth),
+        error_rate=rules.error_rate,
+    )
+    ckpt = choose([candidates[place] for place in raced.survivors], rule="best").ckpt
     return Racing(
         ckpt=ckpt,
         full_choice=best,
         same_choice=ckpt == best,
-        error_rate=ALPHA,
+        error_rate=rules.error_rate,
         num_items=dict(zip(found.ckpts, raced.num_items, strict=True)),
         saved=raced.saved,
     )

@@ -68,7 +68,7 @@ class Layout:
         return Path(f"runs/{model}/{data}/{recipe}/seed{seed}")
 
     def stage_results(self, model: str, data: str, recipe: str, seed: int, stage: str) -> Path:
-        """A stage's records: spec.yaml, data.json, training.json, metrics.jsonl, selection.json, scores/."""
+        """A stage's records: spec.yaml, data.json, training.json, metrics.jsonl, race.json, selection.json, scores/."""
         return self.results / self.run(model, data, recipe, seed) / stage
 
     def stage_scratch(self, model: str, data: str, recipe: str, seed: int, stage: str) -> Path:
@@ -133,6 +133,11 @@ class Layout:
 def score_stem(stage_results: Path, suite: str, part: str) -> Path:
     """Stem of a score record: `.json` is the record, `.parquet` items; MT-Bench adds `.answers.jsonl` and `.judgments.jsonl`."""
     return stage_results / f"scores/{suite}/{part}"
+
+
+def race_stem(stage_results: Path) -> Path:
+    """Stem of a stage's race: `.json` is the record, `.parquet` the items that were scored in it."""
+    return stage_results / "race"
 
 
 def base_answers(base_results: Path, suite: str) -> Path:

@@ -13,7 +13,7 @@ from sftstudy.config import NO_NAME, Training
 from sftstudy.errors import StudyError
 from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local, files_below
-from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, base_answers, score_stem
+from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, base_answers, race_stem, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
 from sftstudy.screen import rung_step
 from sftstudy.screens import Screens
@@ -206,6 +206,8 @@ class Plan:
             )
         for benchmark in selection.benchmarks:
             known(benchmark, self.registry.benchmarks, what="benchmark", where=where)
+            if selection.race and isinstance(self.registry.suites[self.registry.benchmarks[benchmark]], config.MtBenchSuite):
+                raise StudyError(f"{where}.race: {benchmark} is judged, and only benchmarks of lm-eval race; remove race")
         stage_hash = spec.spec_hash(stage)
         suites = [self.suite_spec(suite) for suite in self.selection_suites(selection)]
         return spec.Parent(
@@ -236,6 +238,32 @@ class Plan:
         children = self.children.get(self.records_of(stage))
         parent = self.stages[children[0]].parent if children else None
         return parent.selection if parent else None
+
+    def race_of(self, stage: spec.StageSpec, suite: str) -> Path | None:
+        """Record of the race that drops some of a stage's checkpoints on a benchmark of a suite; None if there is none."""
+        selection = self.selection_of(stage)
+        raced = selection and selection.race and suite in self.selection_suites(selection)
+        return race_stem(self.records_of(stage)).with_suffix(".json") if raced else None
+
+    def race_hash(self, stage: spec.StageSpec, suite: str) -> str | None:
+        """Spec hash of that record."""
+        selection = self.selection_of(stage) if self.race_of(stage, suite) else None
+        return spec.race_hash(spec.spec_hash(stage), self.suite_spec(suite), selection) if selection else None
+
+    def score_hashes(self, stage: spec.StageSpec, suites: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Suite -> part -> spec hash of its score record."""
+        stage_hash = spec.spec_hash(stage)
+        return {
+            suite: {
+                part: spec.score_hash(stage_hash, self._suite_hash(suite), ckpts, race=self.race_hash(stage, suite))
+                for part, ckpts in self.parts(stage, suite).items()
+            }
+            for suite in suites
+        }
+
+    @cache
+    def _suite_hash(self, suite: str) -> str:
+        return spec.spec_hash(self.suite_spec(suite))
 
     def selection_suites(self, selection: config.Selection) -> list[str]:
         """Suites that score the benchmarks of a selection, each once."""
@@ -518,8 +546,7 @@ class Plan:
         """Spec of a study's tables."""
         study, recipes = self.registry.studies[name], {run.recipe for run in self.runs[name]}
         names = sorted({self.registry.benchmarks[benchmark] for benchmark in study.benchmarks})
-        suites = {suite: spec.spec_hash(self.suite_spec(suite)) for suite in names}
-        stages = [self._planned(stage, suites) for stage in self.stages.values() if self._has(name, stage)]
+        stages = [self._planned(stage, names) for stage in self.stages.values() if self._has(name, stage)]
         return spec.StudySpec(
             name=name,
             question=study.question,
@@ -540,22 +567,18 @@ class Plan:
             },
         )
 
-    def _planned(self, stage: spec.StageSpec, suites: dict[str, str]) -> spec.PlannedStage:
-        stage_hash = spec.spec_hash(stage)
+    def _planned(self, stage: spec.StageSpec, suites: list[str]) -> spec.PlannedStage:
         return spec.PlannedStage(
             model=stage.model,
             data=stage.data,
             recipe=stage.recipe,
             seed=stage.seed,
             stage=stage.stage,
-            spec_hash=stage_hash,
+            spec_hash=spec.spec_hash(stage),
             last=self.records_of(stage) not in self.children,
             num_steps=stage.num_steps,
             factors=stage.training.model_dump() if stage.training else {},
-            scores={
-                suite: {part: spec.score_hash(stage_hash, suite_hash, ckpts) for part, ckpts in self.parts(stage, suite).items()}
-                for suite, suite_hash in suites.items()
-            },
+            scores=self.score_hashes(stage, suites),
         )
 
     def _planned_benchmark(self, name: str) -> spec.PlannedBenchmark:

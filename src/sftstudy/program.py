@@ -12,7 +12,7 @@ from sftstudy import spec, timesheet
 from sftstudy.config import Strict
 from sftstudy.errors import StudyError, exit_status, tell
 from sftstudy.paths import Layout
-from sftstudy.records import stopped_status
+from sftstudy.records import RaceRecord, read_record, stopped_status
 
 S = TypeVar("S", bound=Strict)
 
@@ -45,14 +45,17 @@ def layout_of(arguments: argparse.Namespace) -> Layout:
     return Layout(results=arguments.results, scratch=arguments.scratch)
 
 
-def score_block(work: Callable[..., object], description: str | None, *, skip: Callable[..., object]) -> None:
+def score_block(work: Callable[..., object], description: str | None, *, skip: Callable[..., object], races: bool = False) -> None:
     """Body of the programs that score: parse stage, suite and part, and call `work` on that block of the stage's checkpoints.
 
-    Of a stage that was stopped nothing is scored: `skip` then writes what `work` would, empty, with the `status`.
+    Of a stage that was stopped nothing is scored: `skip` then writes what `work` would, empty, with the `status`. With `races` both
+    get the record of the race that dropped some of the checkpoints on a benchmark of the suite, None if there was none.
     """
     arguments_parser = parser(description)
     arguments_parser.add_argument("suite", type=Path, help="the suite's spec.yaml")
     arguments_parser.add_argument("--part", required=True, help="block of the stage's checkpoints, such as part01")
+    if races:
+        arguments_parser.add_argument("--raced", type=Path, nargs="*", default=[], help="race.json, if it raced on this suite")
     arguments = arguments_parser.parse_args()
     stage, suite = read_spec(arguments.spec, spec.StageSpec), read_spec(arguments.suite, spec.SuiteSpec)
     blocks = spec.parts([place.ckpt for place in stage.checkpoints], suite.suite.checkpoints_per_job)
@@ -60,10 +63,14 @@ def score_block(work: Callable[..., object], description: str | None, *, skip: C
         raise StudyError(f"--part {arguments.part}: {suite.name} on {stage.stage} has {', '.join(blocks)}; name one of them")
     layout = layout_of(arguments)
     block = {"part": arguments.part, "checkpoints": blocks[arguments.part], "layout": layout}
+    race = next((read_record(path, RaceRecord) for path in arguments.raced), None) if races else None
+    if races:
+        block["race"] = race
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
     hashes = (spec.spec_hash(stage), spec.spec_hash(suite))
+    expected = spec.score_hash(*hashes, blocks[arguments.part], race=race.spec_hash if race else None)
     job = spec.stage_names(stage) | {"suite": suite.name, "part": arguments.part}
-    with timesheet.opened(name(), job, spec_hash=spec.score_hash(*hashes, blocks[arguments.part]), layout=layout):
+    with timesheet.opened(name(), job, spec_hash=expected, layout=layout):
         if stage.training and (status := stopped_status(training)):
             skip(stage, suite, status=status, **block)
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,10 @@ CAUTION = 0.75
 
 
 @dataclass(frozen=True)
-class Race:
-    """How a race went, by places in the order of the candidates: the winner, and after how many items each was dropped."""
+class Result:
+    """How a race went, by places in the order of the candidates: who was never dropped, and how many items each was scored on."""
 
-    winner: int
+    survivors: tuple[int, ...]
     num_items: tuple[int, ...]
     num_items_each: int
 
@@ -50,7 +50,7 @@ def item_weights(tasks: Sequence[str], average: str) -> Array:
     return np.ones(len(tasks)) if average == "micro" else 1 / (len(names) * counts[places].astype(float))
 
 
-def looks(num_items: int, *, first: int = 32, growth: float = 1.25) -> list[int]:
+def looks(num_items: int, *, first: int, growth: float) -> list[int]:
     """Numbers of items after which the race is looked at: growing by a factor, the last one is all."""
     found = [min(first, num_items)]
     while found[-1] < num_items:
@@ -58,41 +58,36 @@ def looks(num_items: int, *, first: int = 32, growth: float = 1.25) -> list[int]
     return found
 
 
-def race(values: Array, weights: Array, *, at: Sequence[int], error_rate: float) -> Race:
-    """Race the rows of `values`, candidates x items in a random order; equal totals go to the first row.
+def race(read: Callable[[int, int], Array], weights: Array, *, num_candidates: int, at: Sequence[int], error_rate: float) -> Result:
+    """Race candidates over items in a random order. A single survivor is not scored further; several have all items.
 
-    `weights` are of the items, `at` are the numbers of items at which candidates may be dropped. A single survivor is not scored
-    further.
+    `read(candidate, n)` gives a candidate's values, between 0 and 1, on the first n items. It is asked for growing n, and never
+    again once the candidate is dropped. `weights` are of all items, `at` are the numbers of items at which it may be dropped.
     """
-    num_candidates, num_items = values.shape
-    span = float(np.ptp(values)) or 1.0
-    scaled = values * (weights / weights.max()) / span
-    totals = np.cumsum(scaled, axis=1)
-    alive, seen = list(range(num_candidates)), [num_items] * num_candidates
+    scaled = weights / weights.max()
+    alive, seen = list(range(num_candidates)), [0] * num_candidates
     threshold = math.log(max(num_candidates - 1, 1) / error_rate)
-    wealth: dict[tuple[int, int], Array] = {}
     for num_seen in at:
-        leader = _first_best(totals[:, num_seen - 1], alive)
-        for candidate in [place for place in alive if place != leader]:
-            if (leader, candidate) not in wealth:
-                wealth[leader, candidate] = log_wealth(scaled[leader] - scaled[candidate])
-            if wealth[leader, candidate][:num_seen].max() >= threshold:
-                alive.remove(candidate)
-                seen[candidate] = num_seen
         if len(alive) == 1:
-            seen[alive[0]] = num_seen
             break
-    return Race(_first_best(totals[:, -1], alive), tuple(seen), num_items)
+        rows = {place: read(place, num_seen) * scaled[:num_seen] for place in alive}
+        seen = [num_seen if place in rows else before for place, before in enumerate(seen)]
+        if num_seen == len(weights):
+            break
+        leader = min(alive, key=lambda place: (-round(math.fsum(rows[place]), 9), place))
+        for place in [other for other in alive if other != leader]:
+            if log_wealth(rows[leader] - rows[place], num_items=len(weights)).max() >= threshold:
+                alive.remove(place)
+    return Result(tuple(alive), tuple(seen), len(weights))
 
 
-def log_wealth(differences: Array) -> Array:
+def log_wealth(differences: Array, *, num_items: int) -> Array:
     """Log of the wealth after each item of a bet that differences in [-1, 1], in a random order, have a total above zero.
 
-    If the total so far is s with n items to come, these have a mean of at most -s / n unless the bet is right. The stake follows
-    the mean and the second moment of what was seen (an approximate Kelly bet).
+    `differences` are the first of `num_items`. If their total so far is s with n items to come, these have a mean of at most -s / n
+    unless the bet is right. The stake follows the mean and the second moment of what was seen (an approximate Kelly bet).
     """
-    num_items = len(differences)
-    seen = np.arange(num_items)
+    seen = np.arange(len(differences))
     before = np.concatenate([[0.0], np.cumsum(differences)[:-1]])
     squares = np.concatenate([[0.0], np.cumsum(differences**2)[:-1]])
     bound = -before / (num_items - seen)
@@ -101,9 +96,3 @@ def log_wealth(differences: Array) -> Array:
     won = np.log1p(np.maximum(stake * (differences - bound), -CAUTION))
     wealth: Array = np.cumsum(np.where(bound < -1 - 1e-9, math.inf, won))  # what is to come cannot make up for it
     return wealth
-
-
-def _first_best(totals: Array, places: Sequence[int]) -> int:
-    """The place with the highest total; totals equal to 9 digits are equal and the first place wins."""
-    rounded = {place: round(float(totals[place]), 9) for place in places}
-    return min(places, key=lambda place: (-rounded[place], place))

@@ -259,6 +259,11 @@ class Score(Entry):
     items_hash: str
     protocol_hash: str = Field(description="what was asked and how it was graded, as text without the model's own chat template")
     first_tokens: list[int] = Field(description="first 8 token ids of the task's first prompt")
+    dropped_after: int | None = Field(
+        default=None,
+        exclude_if=lambda number: number is None,
+        description="items after which a race dropped the checkpoint, which then has no value",
+    )
 
 
 PROTOCOL = ("items_hash", "protocol_hash", "task_version", "harness", "harness_version", "judge")
@@ -389,6 +394,39 @@ class LeaderboardRecord(Record):
     missing: list[str]
 
 
+class RacedCheckpoint(Entry):
+    """A checkpoint in a race. `value`: its score, if it was scored on all items."""
+
+    ckpt: str
+    samples_seen: int
+    weights_hash: str
+    num_items: int = Field(description="items that it was scored on")
+    dropped: bool = Field(description="shown to score lower on all items than another one")
+    value: float | None
+    shards: list[str] = Field(description="names under which its answers are filed")
+
+
+class RaceRecord(Record):
+    """A race of a stage's checkpoints for the best score on one benchmark (`race.json`), in order of samples.
+
+    `race.parquet` has the items that each was scored on, in the columns of a score record. Their order is that of
+    `race.random_order` of `{task}<tab>{item}` for all `num_items`, by `seed`.
+    """
+
+    status: str = Field("raced", description="or `stopped at rung 0.1`: then there was no race")
+    suite: str
+    benchmark: str
+    metric: str
+    higher_is_better: bool = True
+    error_rate: float
+    seed: int
+    looks: list[int] = Field(description="numbers of items after which checkpoints could be dropped")
+    num_items: int = Field(description="of the benchmark")
+    checkpoints: list[RacedCheckpoint]
+    ckpt: str = Field(description="the winner")
+    saved: float = Field(description="share of all scorings, a checkpoint on an item, that were not needed")
+
+
 class SelectionRecord(Record):
     """The checkpoint of a stage that the next stage starts from. Ties go to the fewest samples, then to the name."""
 
@@ -399,6 +437,11 @@ class SelectionRecord(Record):
     benchmark: str = Field(description="or the weighted sum of several")
     rule: str
     candidates: dict[str, float] = Field(description="what was chosen by, more is better; under `holdout` on one half of the items")
+    race: float | None = Field(
+        None,
+        exclude_if=lambda rate: rate is None,
+        description="error rate of the race that chose; then only those have a value that were scored on all items",
+    )
     errors: dict[str, float] = Field({}, description="standard errors of the differences to the best, under `earliest`")
     held_out: dict[str, float] = Field({}, description="as `candidates` on the other half of the items, under `holdout`")
     optimism: float | None = Field(None, description="what choosing on the reported half would have added, cross-fitted")

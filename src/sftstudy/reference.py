@@ -36,7 +36,7 @@ CLASSES: dict[str, list[type[config.Strict]]] = {
     "worlds.yaml": [config.World],
     "models.yaml": [config.HubModel, config.FolderModel, config.GgufModel, config.ScratchModel, config.PretrainingStage],
     "data.yaml": [config.Data, config.Phase, config.Source],
-    "recipes.yaml": [config.Recipe, config.StartsFrom, config.Training, config.Selection, config.Sweep],
+    "recipes.yaml": [config.Recipe, config.StartsFrom, config.Training, config.Selection, config.Race, config.Sweep],
     "benchmarks.yaml": [config.HarnessSuite, config.HarnessBenchmark, config.MtBenchSuite, config.Judge],
     "studies/*.yaml": [
         config.Study,

@@ -13,7 +13,7 @@ from sftstudy.environment import Site
 from sftstudy.forecast import Forecast, Need, host_mb, minutes
 from sftstudy.needs import Memory
 from sftstudy.plan import Plan
-from sftstudy.records import stopped_status
+from sftstudy.records import RaceRecord, read_record, stopped_status
 from sftstudy.spec import StageSpec
 
 PUBLISHING = Need(0, Memory(0.0, 4.0), 0.0)
@@ -28,6 +28,7 @@ KEYS = {
     "train_rung": ("mem_mb", "runtime", "nodes", "processes", "device"),
     "pretrain_model": ("mem_mb", "runtime"),
     "score_harness": ("mem_mb", "runtime"),
+    "race_checkpoints": ("mem_mb", "runtime"),
     "answer_mt_bench": ("mem_mb", "runtime"),
     "judge_mt_bench": ("mem_mb", "runtime"),
 }
@@ -63,17 +64,17 @@ class JobResources:
             # Snakemake knows its arguments by name
             def value(wildcards: Any, input: Any, attempt: int) -> Any:
                 names = tuple(sorted(dict(wildcards).items()))
-                return self._values(rule, names, attempt, stopped=self._is_stopped(rule, dict(wildcards), input))[key]
+                return self._values(rule, names, attempt, idle=self._is_idle(rule, dict(wildcards), input))[key]
 
             return value
 
         return {key: function(key) for key in (*KEYS[rule], *place)}
 
     @cache
-    def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int, *, stopped: bool) -> dict[str, Any]:
+    def _values(self, rule: str, names: tuple[tuple[str, str], ...], attempt: int, *, idle: bool) -> dict[str, Any]:
         assert self.forecast is not None, "`of` gave no functions"
         site, wildcards = self.forecast.site, dict(names)
-        need = PUBLISHING if stopped else self._need(rule, wildcards, attempt)
+        need = PUBLISHING if idle else self._need(rule, wildcards, attempt)
         return {
             "mem_mb": host_mb(need.memory, attempt=attempt),
             "runtime": minutes(need.seconds, attempt=attempt, most=site.max_runtime(need.num_gpus)),
@@ -93,15 +94,30 @@ class JobResources:
         folder = plan.layout.stage_results(*(wildcards[name] for name in ("model", "data", "recipe", "seed", "stage")))  # type: ignore[arg-type]
         return plan.stages[folder]
 
-    def _is_stopped(self, rule: str, wildcards: Mapping[str, str], input: Any) -> bool:
-        """Whether the job's stage was stopped, or continues from one that was. Reads the verdict only where there can be one.
+    def _is_idle(self, rule: str, wildcards: Mapping[str, str], input: Any) -> bool:
+        """Whether a job has nothing to do: its stage was stopped, or a race dropped all of its checkpoints.
 
-        Raises FileNotFoundError as long as it is not there: a plan then says <TBD>.
+        Raises FileNotFoundError as long as the record that says so is not there: a plan then says <TBD>.
         """
         if rule == "pretrain_model":
             return False
+        return self._is_stopped(self._stage(wildcards), input) or (rule == "score_harness" and self._is_dropped(wildcards))
+
+    def _is_dropped(self, wildcards: Mapping[str, str]) -> bool:
+        """Whether a race dropped all of a job's checkpoints, on the only benchmark of its suite."""
         assert self.forecast is not None, "`of` gave no functions"
-        plan, stage = self.forecast.plan, self._stage(wildcards)
+        plan, stage, suite = self.forecast.plan, self._stage(wildcards), wildcards["suite"]
+        path = plan.race_of(stage, suite)
+        if path is None or len(plan.suite_spec(suite).benchmarks) > 1:
+            return False
+        path.stat()
+        dropped = {entry.ckpt for entry in read_record(path, RaceRecord).checkpoints if entry.dropped}
+        return dropped >= set(plan.parts(stage, suite)[wildcards["part"]])
+
+    def _is_stopped(self, stage: StageSpec, input: Any) -> bool:
+        """Whether a stage was stopped, or continues from one that was. Reads the verdict only where there can be one."""
+        assert self.forecast is not None, "`of` gave no functions"
+        plan = self.forecast.plan
         if not plan.may_stop(stage):
             return False
         found: list[str] = []
@@ -123,6 +139,8 @@ class JobResources:
             if attempt == 1 and (forecast.is_finished(stage) or not plan.steps_of(stage, rung)):
                 return PUBLISHING
             return forecast.training(stage, rung=rung, attempt=attempt, num_nodes=self.nodes.get(rule)) or UNKNOWN["train_stage"]
+        if rule == "race_checkpoints":
+            return forecast.racing(stage) or UNKNOWN["score"]
         suite = wildcards["suite"]
         num_checkpoints = len(plan.parts(stage, suite)[wildcards["part"]])
         if rule == "judge_mt_bench":

@@ -19,7 +19,7 @@ import numpy as np
 from sftstudy import stats
 from sftstudy.config import Rule, Selection
 from sftstudy.errors import StudyError
-from sftstudy.records import PROTOCOL, Score, ScoreRecord, SelectionRecord, provenance, read_record
+from sftstudy.records import PROTOCOL, RaceRecord, Score, ScoreRecord, SelectionRecord, provenance, read_record
 from sftstudy.spec import (
     PlannedBenchmark,
     StageSpec,
@@ -27,6 +27,7 @@ from sftstudy.spec import (
     digest,
     parts,
     planned_benchmark,
+    race_hash,
     score_hash,
     selection_hash,
     spec_hash,
@@ -133,6 +134,28 @@ def select_checkpoint(
         errors=errors or {},
         held_out={one.ckpt: math.nan if one.value is None else one.value for one in held_out},
         optimism=_optimism(next(iter(exams.values()))) if selection.holdout and len(exams) == 1 else None,
+        **provenance(),
+    )
+
+
+def select_winner(stage: StageSpec, suites: Sequence[SuiteSpec], *, selection: Selection, path: Path) -> SelectionRecord:
+    """The choice among a stage's checkpoints that a race made. Raises StudyError if its record answers to another spec."""
+    (suite,) = selection_suites(suites, selection).values()
+    record = read_record(path, RaceRecord)
+    if record.spec_hash != race_hash(spec_hash(stage), suite, selection):
+        raise StudyError(f"{path}: answers to another spec than today's; build it again with `snakemake -c all {path}`")
+    sign = 1.0 if record.higher_is_better else -1.0
+    winner = next(entry for entry in record.checkpoints if entry.ckpt == record.ckpt)
+    return SelectionRecord(
+        spec_hash=selection_hash(spec_hash(stage), suites, selection),
+        content_hash=digest([record.content_hash, record.ckpt]),
+        ckpt=winner.ckpt,
+        samples_seen=winner.samples_seen,
+        weights_hash=winner.weights_hash,
+        benchmark=record.benchmark,
+        rule=selection.rule,
+        candidates={entry.ckpt: math.nan if entry.value is None else sign * entry.value for entry in record.checkpoints},
+        race=record.error_rate,
         **provenance(),
     )
 

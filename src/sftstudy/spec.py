@@ -297,8 +297,13 @@ def spec_hash(spec: Spec, program: str | None = None) -> str:
 def identity(value: Any) -> Any:
     """What of a spec can change a number: incidental keys left out, and paths as the user wrote them, relative to their folder."""
     if isinstance(value, Strict):
-        names = [name for name, field in type(value).model_fields.items() if name not in value.incidental and not field.exclude]
-        return {name: _written(getattr(value, name)) if name in PATH_KEYS else identity(getattr(value, name)) for name in names}
+        fields = {name: (field, getattr(value, name)) for name, field in type(value).model_fields.items()}
+        kept = {
+            name: found
+            for name, (field, found) in fields.items()
+            if name not in value.incidental and not field.exclude and not (field.exclude_if and field.exclude_if(found))
+        }
+        return {name: _written(found) if name in PATH_KEYS else identity(found) for name, found in kept.items()}
     if isinstance(value, dict):
         return {key: identity(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -340,6 +345,8 @@ def selection_hash(stage_hash: str, suites: Sequence[SuiteSpec], selection: conf
         },
         "selection": identity(selection),
     }
+    if selection.race:
+        parts["race"] = race_hash(stage_hash, found[str(selection.benchmark)], selection)
     return digest(parts | {"semantics": SEMANTICS["select_checkpoint"]})
 
 
@@ -348,9 +355,16 @@ def stage_names(stage: StageSpec) -> dict[str, str]:
     return {"model": stage.model, "data": stage.data, "recipe": stage.recipe, "seed": str(stage.seed), "stage": stage.stage}
 
 
-def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str]) -> str:
-    """Spec hash of a score record: one suite on one block of a stage's checkpoints."""
-    return digest({"stage": stage_hash, "suite": suite_hash, "checkpoints": checkpoints})
+def race_hash(stage_hash: str, suite: SuiteSpec, selection: config.Selection) -> str:
+    """Spec hash of a race's record: its rules, and the benchmark that it is about."""
+    parts = {"stage": stage_hash, "benchmark": benchmark_hash(suite, str(selection.benchmark)), "selection": identity(selection)}
+    return digest(parts | {"semantics": SEMANTICS["race_checkpoints"]})
+
+
+def score_hash(stage_hash: str, suite_hash: str, checkpoints: list[str], *, race: str | None = None) -> str:
+    """Spec hash of a score record: one suite on one block of a stage's checkpoints, and the race that dropped some of them."""
+    parts = {"stage": stage_hash, "suite": suite_hash, "checkpoints": checkpoints}
+    return digest(parts | ({"race": race} if race else {}))
 
 
 def decision_hash(screen: ScreenSpec, rung: str) -> str:

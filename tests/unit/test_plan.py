@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sftstudy import semantics, spec
+from sftstudy import adopt, semantics, spec
 from sftstudy.config import Judge, Training
 from sftstudy.errors import StudyError
 from sftstudy.plan import Plan, places
@@ -101,6 +101,41 @@ def test_a_weighted_selection_has_its_benchmarks_scored_and_hangs_on_their_chanc
         assert parent is not None
         found.append(parent.selection_hash)
     assert found[0] != found[1]
+
+
+def test_a_race_changes_the_choice_and_the_scores_that_it_drops_and_no_other_hash(tmp_path: Path) -> None:
+    plain, raced = plan_of(tmp_path / "plain", "branch"), plan_of(tmp_path / "raced", "branch")
+    recipes = tmp_path / "raced" / "recipes.yaml"
+    recipes.write_text(recipes.read_text().replace("{benchmark: tiny-mmlu}", "{benchmark: tiny-mmlu, race: {error_rate: 0.1}}"))
+    raced = Plan.from_config(CONFIG, overlay=tmp_path / "raced")
+    stages, before = named(raced), named(plain)
+    assert all("race" not in spec.to_text(stage) for stage in before.values())
+    assert {name for name in before if spec.spec_hash(stages[name]) != spec.spec_hash(before[name])} == {"branch/03-skills"}
+    knowledge = stages["branch/02-knowledge"]
+    assert [raced.race_of(stage, "tiny-harness") for stage in stages.values()] == [
+        raced.records_of(knowledge) / "race.json" if stage is knowledge else None for stage in stages.values()
+    ]
+    assert raced.race_of(knowledge, "tiny-mt-bench") is None
+    suites = ["tiny-harness", "tiny-mt-bench"]
+    hashes, old = raced.score_hashes(knowledge, suites), plain.score_hashes(before["branch/02-knowledge"], suites)
+    assert {suite for suite in suites if hashes[suite] != old[suite]} == {"tiny-harness"}
+    expected = adopt.expected_hashes(raced)
+    assert expected[raced.records_of(knowledge) / "race.json"] == raced.race_hash(knowledge, "tiny-harness")
+
+
+def test_what_cannot_race_says_so(tmp_path: Path) -> None:
+    plan_of(tmp_path, "branch")
+    recipes = tmp_path / "recipes.yaml"
+    text = recipes.read_text()
+    for selection, fault in (
+        ("{benchmark: tiny-mt-bench, race: {}}", r"select.knowledge.race: tiny-mt-bench is judged"),
+        ("{benchmark: tiny-mmlu, race: {}, holdout: true}", r"race: finds the best on one benchmark"),
+        ("{weights: {tiny-mmlu: 1}, race: {}}", r"race: finds the best on one benchmark"),
+        ("{benchmark: tiny-mmlu, race: {}, rule: earliest}", r"race: finds the best on one benchmark"),
+    ):
+        recipes.write_text(text.replace("{benchmark: tiny-mmlu}", selection))
+        with pytest.raises(StudyError, match=fault):
+            Plan.from_config(CONFIG, overlay=tmp_path)
 
 
 def named(plan: Plan) -> dict[str, spec.StageSpec]:

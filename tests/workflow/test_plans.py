@@ -368,3 +368,27 @@ def test_a_screened_study_shows_all_jobs_on_day_one_whatever_will_be_decided(che
     assert [counts[rule] for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")] == [24, 2, 24, 16]
     beside = job_counts(snakemake(checkout, "-n", "--config", "studies=tiny,tiny-screen").stdout)
     assert [beside.get(rule, 0) for rule in ("train_rung", "decide_screen", "write_screen", "train_stage")] == [24, 2, 0, 20]
+
+
+def test_a_raced_phase_hangs_its_choice_on_the_race_and_its_scores_behind_it(checkout: Path) -> None:
+    recipes = checkout / "config" / "recipes.yaml"
+    recipes.write_text(
+        recipes.read_text().replace("knowledge: {benchmark: tiny-mmlu}", "knowledge: {benchmark: tiny-mmlu, race: {}}")
+    )
+    before = yaml.safe_load(GOLDEN.read_text())["tiny"]
+    folder = "results/runs/tiny-llama/tiny/tiny-lab-phased/seed1/02-knowledge"
+    planned = snakemake(checkout, "-n", "-p").stdout
+    assert job_counts(planned) == before | {"race_checkpoints": 2}
+    inputs = {
+        (rule, path): re.search(rf"^rule {rule}:\n(?:    .*\n)*?    input: (.*)\n    output: {path}", planned, re.M)
+        for rule, path in (
+            ("race_checkpoints", f"{folder}/race.json"),
+            ("select_checkpoint", f"{folder}/selection.json"),
+            ("score_harness", f"{folder}/scores/tiny-harness/part01.json"),
+        )
+    }
+    race, choice, scores = (found and found[1].split(", ") for found in inputs.values())
+    assert f"{folder}/training.json" in race
+    assert f"{folder}/race.json" in choice
+    assert not any("/scores/" in path for path in choice)
+    assert f"{folder}/race.json" in scores

@@ -269,15 +269,47 @@ def selection_suites(wildcards):
     return [str(LAYOUT.suite_spec(suite)) for suite in PLAN.selection_suites(selection_of(wildcards))]
 
 
+def race_of(wildcards):
+    """Record of the race that drops some of a stage's checkpoints on a benchmark of the suite, as a list: mostly empty."""
+    race = PLAN.race_of(stage_of(wildcards), wildcards.suite)
+    return [str(race)] if race else []
+
+
+def raced_suite(wildcards):
+    """The suite on a benchmark of which a stage's checkpoints race."""
+    (suite,) = PLAN.selection_suites(selection_of(wildcards))
+    return suite
+
+
+def raced_files(wildcards):
+    """As `suite_files`, of that suite."""
+    return files_of_job(LAYOUT.suite_spec(raced_suite(wildcards)).parent)
+
+
+def race_flags(wildcards):
+    """On which benchmark a stage's checkpoints race and by which rules, as arguments of the programs that ask."""
+    selection = selection_of(wildcards)
+    return ["--benchmark", selection.benchmark, "--race", selection.race.model_dump_json()]
+
+
+def selection_race(wildcards):
+    """Record of the race that chooses a stage's checkpoint; empty where scores do."""
+    return f"<run>/{wildcards.stage}/race.json" if selection_of(wildcards).race else []
+
+
 def selection_scores(wildcards):
-    """Score records that the choice of a stage's checkpoint reads."""
+    """Score records that the choice of a stage's checkpoint reads; none where a race chooses."""
     stage = stage_of(wildcards)
+    if selection_of(wildcards).race:
+        return []
     return [f"{stem}.json" for suite in PLAN.selection_suites(selection_of(wildcards)) for stem in PLAN.score_stems(stage, suite)]
 
 
 def selection_flags(wildcards):
     """How a stage's checkpoint is chosen, as arguments of the program that does it."""
     selection = selection_of(wildcards)
+    if selection.race:
+        return race_flags(wildcards)
     weights = [f"{benchmark}={weight!r}" for benchmark, weight in selection.weights.items()]
     by = ["--weights", *weights] if weights else ["--benchmark", selection.benchmark]
     return [*by, "--rule", selection.rule, *(["--holdout"] if selection.holdout else [])]

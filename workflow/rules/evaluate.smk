@@ -26,6 +26,7 @@ rule score_harness:
         suite="<results>/suites/{suite}/spec.yaml",
         fetched="<results>/suites/{suite}/suite.json",
         weights=weights_of,
+        race=race_of,
         files=suite_files,
     output:
         record="<run>/{stage}/scores/{suite}/{part}.json",
@@ -42,7 +43,7 @@ rule score_harness:
         script=SCRIPTS / "score_harness.py",
         semantics=semantics("score_harness"),
     shell:
-        "python {params.script:q} {input.stage:q} {input.suite:q} --part {wildcards.part} > {log:q} 2>&1"
+        "python {params.script:q} {input.stage:q} {input.suite:q} --part {wildcards.part} --raced {input.race:q} > {log:q} 2>&1"
 
 
 rule answer_mt_bench:

@@ -10,7 +10,7 @@ from sftstudy.program import run, score_block
 
 def main() -> None:
     """Score one block of checkpoints."""
-    score_block(score_harness, __doc__, skip=publish_stopped)
+    score_block(score_harness, __doc__, skip=publish_stopped, races=True)
 
 
 if __name__ == "__main__":

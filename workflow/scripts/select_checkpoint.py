@@ -8,12 +8,12 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from sftstudy.config import Rule, Selection
+from sftstudy.config import Race, Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.outside import choose_from_items, describe
 from sftstudy.program import layout_of, read_spec, run
 from sftstudy.records import stopped_status, write_record
-from sftstudy.select import nothing_selected, select_checkpoint
+from sftstudy.select import nothing_selected, select_checkpoint, select_winner
 from sftstudy.spec import StageSpec, SuiteSpec
 
 
@@ -29,11 +29,17 @@ def main() -> None:
         return
     stage, suites = read_spec(arguments.spec, StageSpec), [read_spec(path, SuiteSpec) for path in arguments.suites]
     selection = Selection(
-        benchmark=arguments.benchmark, weights=dict(arguments.weights), rule=arguments.rule, holdout=arguments.holdout
+        benchmark=arguments.benchmark,
+        weights=dict(arguments.weights),
+        rule=arguments.rule,
+        holdout=arguments.holdout,
+        race=arguments.race,
     )
     folder = layout_of(arguments).stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     if status := stopped_status(folder / "training.json"):
         choice = nothing_selected(stage, suites, selection=selection, status=status)
+    elif selection.race:
+        choice = select_winner(stage, suites, selection=selection, path=arguments.raced[0])
     else:
         choice = select_checkpoint(stage, suites, selection=selection, records=arguments.scores)
     write_record(folder / "selection.json", choice)
@@ -46,10 +52,12 @@ def parse() -> argparse.Namespace:
     stage = parser.add_argument_group("a stage of a study")
     stage.add_argument("spec", type=Path, nargs="?", help="the stage's spec.yaml")
     stage.add_argument("--suites", type=Path, nargs="+", default=[], help="spec.yaml of each suite that is looked at")
-    stage.add_argument("--scores", type=Path, nargs="+", default=[], help="score records of all their parts, in order")
+    stage.add_argument("--scores", type=Path, nargs="*", default=[], help="score records of all their parts, in order")
     stage.add_argument("--benchmark", help="choose by this one")
     stage.add_argument("--weights", nargs="+", type=weight, default=[], metavar="BENCHMARK=WEIGHT", help="choose by several")
     stage.add_argument("--holdout", action="store_true", help="choose on one half of the items")
+    stage.add_argument("--race", type=Race.model_validate_json, help="rules of the race that chose, as JSON; with --raced")
+    stage.add_argument("--raced", type=Path, nargs="*", default=[], help="its race.json, in the place of --scores")
     stage.add_argument("--results", type=Path, default=Path("results"), help="root of the records")
     stage.add_argument("--scratch", type=Path, default=Path("scratch"), help="not read; all programs take it")
     outside = parser.add_argument_group("per-item results from elsewhere")
@@ -61,6 +69,8 @@ def parse() -> argparse.Namespace:
     outside.add_argument("--cluster", metavar="COLUMN", help="items with one value of it were drawn together, such as `task`")
     outside.add_argument("--seed", type=int, default=0, help="of the order of items in the racing replay")
     arguments = parser.parse_args()
+    if len(arguments.raced) != (arguments.race is not None):
+        raise StudyError("give --race RULES with one --raced race.json, or neither")
     if arguments.items and (arguments.spec or arguments.record is None):
         raise StudyError("--items: give --record OUT.json with it, and no stage")
     if not arguments.items and not (arguments.spec and arguments.suites and (arguments.benchmark or arguments.weights)):

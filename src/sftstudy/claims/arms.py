@@ -92,7 +92,7 @@ class Arms:
         )
         curves = [self.curves(pair, recipe, benchmark) for recipe in arms]
         if curves[0] is None or curves[1] is None or curves[0].items != curves[1].items:
-            missing = ClaimEffect(note="no complete runs of both arms on the same items")
+            missing = ClaimEffect(note="no complete runs of both arms on the same items and with all checkpoints")
             return Measured(cell.model_copy(update={"effect": missing}), question, None)
         planned = self.results.study.benchmarks[benchmark]
         found = ratio_to_peak(curves[0], curves[1], average=planned.average, seed=self.seed)
@@ -183,7 +183,10 @@ class Arms:
         return stats.paired_difference(mine, theirs, unit=planned.unit, average=planned.average)
 
     def curves(self, pair: Pair, recipe: str, benchmark: str) -> Curves | None:
-        """All checkpoints of the complete runs of a recipe, over samples spent; None if there is none or runs differ in length."""
+        """All checkpoints of the complete runs of a recipe, over samples spent.
+
+        None if there is no run, runs differ in length, or a race dropped checkpoints.
+        """
         return self.results.curves(pair, recipe, benchmark, over="samples_spent")
 
     @cache
@@ -230,7 +233,12 @@ class Arms:
         return join_items(tuple(run.seed for run in runs), tables, clustered=planned.clustered, families=planned.families)
 
     def _held_out(self, runs: Sequence[Run], benchmark: str, planned: PlannedBenchmark) -> ItemScores | None:
-        """Each run's peak on the first half of the items, as it scores on the second; None if a half is empty."""
+        """Each run's peak on the first half of the items, as it scores on the second.
+
+        None if a half is empty, or if a race chose on all items.
+        """
+        if any(run.raced for run in runs):
+            return None
         reported: list[ItemScores] = []
         for run in runs:
             whole = [self.join([run], [point], benchmark) for point in run.points]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 from sftstudy.evaluate.tasks import Exam
@@ -43,6 +44,11 @@ class TakenBlock(Entry):
     first_tokens: list[int]
     better_high: dict[str, bool]
     num_truncated: int
+
+
+def only(block: TakenBlock, numbers: Collection[int]) -> TakenBlock:
+    """A block's answers to some of its items."""
+    return block.model_copy(update={"items": [item for item in block.items if item.number in numbers]})
 
 
 def read_samples(lm: Any, exam: Exam, result: dict[str, Any], *, task: str) -> TakenBlock:

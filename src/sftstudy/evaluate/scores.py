@@ -12,7 +12,7 @@ from sftstudy.errors import StudyError
 from sftstudy.evaluate.samples import Reply, TakenBlock, TakenItem
 from sftstudy.evaluate.shards import Item
 from sftstudy.evaluate.weights import Weights
-from sftstudy.records import Score, TaskEntry
+from sftstudy.records import RaceRecord, Score, TaskEntry
 from sftstudy.spec import digest
 
 Taken = dict[str, list[TakenBlock]]
@@ -65,6 +65,39 @@ def scores_of(
             )
         )
     return found
+
+
+def dropped_score(race: RaceRecord, benchmark: HarnessBenchmark, *, entries: Mapping[str, TaskEntry], weights: Weights) -> Score:
+    """In place of a checkpoint's scores on the benchmark from which a race dropped it."""
+    num_items = next(entry.num_items for entry in race.checkpoints if entry.ckpt == weights.ckpt)
+    return Score(
+        ckpt=weights.ckpt,
+        samples_seen=weights.samples_seen,
+        samples_spent=weights.samples_spent,
+        weights_hash=weights.weights_hash,
+        benchmark=race.benchmark,
+        task=race.benchmark,
+        task_version=", ".join(sorted({entry.version for entry in entries.values()})),
+        metric=benchmark.metric,
+        value=None,
+        stderr=None,
+        num_items=num_items,
+        num_fewshot=max(entry.num_fewshot for entry in entries.values()),
+        higher_is_better=race.higher_is_better,
+        harness="lm-eval",
+        harness_version=version("lm-eval"),
+        items_hash=digest([[task, entry.chosen_hash] for task, entry in entries.items()]),
+        protocol_hash="",
+        first_tokens=[],
+        dropped_after=num_items,
+    )
+
+
+def main_value(name: str, benchmark: HarnessBenchmark, taken: Taken) -> float:
+    """One checkpoint's score on a benchmark, the one that tables read."""
+    _check_metrics(name, benchmark, taken)
+    items = {task: [item for block in blocks for item in block.items] for task, blocks in taken.items()}
+    return averages.rows(name, benchmark, _values(benchmark, items, None))[0].value
 
 
 def items_of(name: str, benchmark: HarnessBenchmark, taken: Taken) -> list[Item]:

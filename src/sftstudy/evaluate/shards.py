@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sftstudy.paths import Layout, score_stem
-from sftstudy.records import SCORED, Entry, Judging, Score, ScoreRecord, provenance, write_bytes, write_record
+from sftstudy.records import SCORED, Entry, Judging, RaceRecord, Score, ScoreRecord, provenance, write_bytes, write_record
 from sftstudy.spec import StageSpec, SuiteSpec, digest, score_hash, spec_hash
 
 
@@ -49,12 +49,16 @@ def publish(
     status: str = SCORED,
     judging: Sequence[Judging] = (),
     files: Mapping[str, str] = MappingProxyType({}),
+    race: RaceRecord | None = None,
 ) -> ScoreRecord:
-    """Write the score record of a block of checkpoints, and before it the Parquet file of its items (checkpoint -> items)."""
+    """Write the score record of a block of checkpoints, and before it the Parquet file of its items (checkpoint -> items).
+
+    `race`: the one that dropped some of the stage's checkpoints on a benchmark of the suite.
+    """
     names = (stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     stem = score_stem(layout.stage_results(*names), suite.name, part)
     record = ScoreRecord(
-        spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints),
+        spec_hash=score_hash(spec_hash(stage), spec_hash(suite), checkpoints, race=race.spec_hash if race else None),
         content_hash=content_hash,
         model=stage.model,
         data=stage.data,
@@ -75,7 +79,14 @@ def publish(
 
 
 def publish_stopped(
-    stage: StageSpec, suite: SuiteSpec, *, part: str, checkpoints: list[str], status: str, layout: Layout
+    stage: StageSpec,
+    suite: SuiteSpec,
+    *,
+    part: str,
+    checkpoints: list[str],
+    status: str,
+    layout: Layout,
+    race: RaceRecord | None = None,
 ) -> ScoreRecord:
     """Write the score record of a stage that was stopped: no scores, and why."""
     return publish(
@@ -89,6 +100,7 @@ def publish_stopped(
         libraries=(),
         layout=layout,
         status=status,
+        race=race,
     )
 
 

@@ -30,6 +30,9 @@ from sftstudy.tables.collect import Row, read_items, read_missing
 
 ALPHA = 0.05
 
+EMPTY = ("value", "stderr", "spread", "dropped_after")
+"""Columns of `scores.csv` that hold numbers, if anything."""
+
 Measure = Literal["peak", "last"]
 Pair = tuple[str, str]
 """A base model and the data that it was tuned on: tables are made per pair."""
@@ -51,11 +54,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Run:
-    """All points of one seed on one benchmark, in order of stage and samples. `complete`: no planned score is missing or empty."""
+    """All points of one seed on one benchmark, in order of stage and samples. `complete`: no planned score is missing or empty.
+
+    `raced`: checkpoints of the stages before the last were dropped in a race, as none of them is the best one of its stage. They
+    are no points, and the peak of the others is the run's.
+    """
 
     seed: int
     points: tuple[Point, ...]
     complete: bool
+    raced: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,15 @@ class Results:
         return {name: float(np.mean(found[name])) for name in sorted(found)}
 
     @property
+    def raced(self) -> dict[str, list[str]]:
+        """Benchmark -> recipes in stages of which a race dropped checkpoints, which have no score on it."""
+        found: dict[str, set[str]] = {}
+        for row in itertools.chain.from_iterable(self._rows.values()):
+            if str(row["benchmark"]) in self.study.benchmarks and _is_dropped(row):
+                found.setdefault(str(row["benchmark"]), set()).add(str(row["recipe"]))
+        return {name: sorted(found[name]) for name in sorted(found)}
+
+    @property
     def pairs(self) -> list[Pair]:
         """Models and data of the study in planned order."""
         return list(dict.fromkeys((s.model, s.data) for s in self.study.stages if s.stage != BASE_STAGE))
@@ -149,10 +166,13 @@ class Results:
         )
 
     def curves(self, pair: Pair, recipe: str, benchmark: str, *, over: Literal["samples_seen", "samples_spent"]) -> Curves | None:
-        """All checkpoints of the complete runs of a recipe; None if there is none or runs differ in length."""
+        """All checkpoints of the complete runs of a recipe.
+
+        None if there is no run, runs differ in length, or a race dropped checkpoints.
+        """
         planned = self.study.benchmarks[benchmark]
         runs = [run for run in self.runs(pair, recipe, benchmark) if run.complete]
-        if not runs or len({len(run.points) for run in runs}) > 1:
+        if not runs or len({len(run.points) for run in runs}) > 1 or any(run.raced for run in runs):
             return None
         sign = 1.0 if runs[0].points[0].higher_is_better else -1.0
         ordered = [sorted(run.points, key=lambda point: (getattr(point, over), point.stage, point.ckpt)) for run in runs]
@@ -217,23 +237,30 @@ class Results:
         return items[here & (items["metric"] == self.study.benchmarks[benchmark].metric)]
 
     def _run(self, seed: int, stages: Sequence[PlannedStage], benchmark: str, metric: str) -> Run:
-        suite = self.study.benchmarks[benchmark].suite
+        suite, main = self.study.benchmarks[benchmark].suite, self.study.benchmarks[benchmark].metric
         points: list[Point] = []
-        complete = bool(stages)
+        complete, raced = bool(stages), False
         for stage in sorted(stages, key=lambda s: s.stage):
             folder = self.layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
             expected = stage.scores.get(suite, {})
-            rows = [
-                row
-                for row in self._rows.get((stage.model, stage.data, stage.recipe, str(seed), stage.stage, benchmark, metric), [])
-                if row["suite"] == suite and expected.get(str(row["part"])) == row["spec_hash"]
-            ]
-            complete &= {row["part"] for row in rows} == set(expected)
+            dropped = [row for row in self._rows_of(stage, benchmark, main) if _is_dropped(row)]
+            rows = [row for row in self._rows_of(stage, benchmark, metric) if not _is_dropped(row)]
+            complete &= {row["part"] for row in [*rows, *dropped]} == set(expected)
+            raced |= bool(dropped)
             here = [_point(row, score_stem(folder, suite, f"{row['part']}.parquet")) for row in rows]
             points += sorted(here, key=lambda point: (point.samples_seen, point.ckpt))
         complete &= all(stage.scores.get(suite) for stage in stages if stage.last)
         complete &= bool(points) and all(point.value is not None for point in points)
-        return Run(seed, tuple(points), complete)
+        return Run(seed, tuple(points), complete, raced)
+
+    def _rows_of(self, stage: PlannedStage, benchmark: str, metric: str) -> list[dict[str, object]]:
+        """A stage's rows on a benchmark by a metric that answer to today's plan."""
+        suite = self.study.benchmarks[benchmark].suite
+        expected = stage.scores.get(suite, {})
+        key = (stage.model, stage.data, stage.recipe, str(stage.seed), stage.stage, benchmark, metric)
+        return [
+            row for row in self._rows.get(key, []) if row["suite"] == suite and expected.get(str(row["part"])) == row["spec_hash"]
+        ]
 
 
 def load_results(study: StudySpec, *, layout: Layout) -> Results:
@@ -241,9 +268,7 @@ def load_results(study: StudySpec, *, layout: Layout) -> Results:
     path = layout.scores_csv()
     text = {field.name: str for field in fields(Row) if str(field.type).startswith("str")}
     try:
-        scores = pd.read_csv(
-            path, dtype=text, keep_default_na=False, na_values={name: [""] for name in ("value", "stderr", "spread")}
-        )
+        scores = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in EMPTY})
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; make it with `python workflow/scripts/collect_scores.py STUDY_SPEC...`") from None
     return Results(study, scores, layout=layout)
@@ -337,6 +362,11 @@ def judge(cells: Sequence[Cell], benchmark: PlannedBenchmark) -> list[Verdict]:
     for index, p in zip(others, corrected, strict=True):
         verdicts[index] = Verdict(best=False, p=p)
     return verdicts
+
+
+def _is_dropped(row: Mapping[str, object]) -> bool:
+    """Whether a race dropped the checkpoint, which then has one row, by the benchmark's own metric."""
+    return not np.isnan(float(str(row["dropped_after"])))
 
 
 def _stage_key(row: dict[str, object]) -> tuple[str, str, str, str, str]:

@@ -53,6 +53,7 @@ class Row:
     disagreement: float | None
     num_items: int
     failure_share: float
+    dropped_after: int | None
     samples_seen: int
     samples_spent: int
     num_fewshot: int
@@ -164,7 +165,7 @@ def _collect_stage(study: StudySpec, stage: PlannedStage, *, layout: Layout) -> 
             missing.append(fault("broken", disagreement))
         else:
             rows.extend(_row(record, score) for score in record.scores)
-            failed = [_failure(score, record) for score in record.scores if score.value is None]
+            failed = [_failure(score, record) for score in record.scores if score.value is None and score.dropped_after is None]
             missing.extend([fault("failed verdicts", "; ".join(failed))] if failed else [])
     return rows, missing + lacking
 
@@ -204,6 +205,8 @@ def _disagreement(scores: Sequence[Score], items: pd.DataFrame, study: StudySpec
         if (score.ckpt, score.benchmark, score.task, score.metric) in seen:
             return f"{place}: two scores by {score.metric}"
         seen.add((score.ckpt, score.benchmark, score.task, score.metric))
+        if score.dropped_after is not None:
+            continue
         planned = study.benchmarks.get(score.benchmark)
         if planned is None:
             continue
@@ -259,13 +262,16 @@ def _averages(name: str, planned: PlannedBenchmark, items: pd.DataFrame) -> dict
 
 
 def _row(record: ScoreRecord, score: Score) -> Row:
-    values = score.model_dump() | {name: getattr(record, name) for name in record.__class__.model_fields if name != "scores"}
-    return Row(**{field.name: values[field.name] for field in fields(Row)})
+    return Row(**{field.name: getattr(score if field.name in Score.model_fields else record, field.name) for field in fields(Row)})
 
 
 def _drop_mixed(rows: Iterable[Row], studies: Sequence[StudySpec], *, layout: Layout) -> tuple[list[Row], list[Missing]]:
-    """Rows whose benchmark was scored by the kept protocol throughout, and a line for each record that loses a benchmark."""
-    rows = list(rows)
+    """Rows whose benchmark was scored by the kept protocol throughout, and a line for each record that loses a benchmark.
+
+    A checkpoint that a race dropped has no score and so no protocol.
+    """
+    every = list(rows)
+    rows = [row for row in every if row.dropped_after is None]
     votes: dict[tuple[str, str, str], Counter[tuple[str, ...]]] = {}
     on_base: dict[tuple[str, str, str], set[tuple[str, ...]]] = {}
     for task, _, protocol in sorted({((r.benchmark, r.task, r.metric), _stage(r), _protocol(r)) for r in rows}):
@@ -294,7 +300,7 @@ def _drop_mixed(rows: Iterable[Row], studies: Sequence[StudySpec], *, layout: La
         for (suite, part, benchmark), differing in strange.get(_stage(planned), {}).items()
         if part in planned.scores.get(suite, {})
     ]
-    return [r for r in rows if (r.suite, r.part, r.benchmark) not in strange.get(_stage(r), {})], missing
+    return [r for r in every if (r.suite, r.part, r.benchmark) not in strange.get(_stage(r), {})], missing
 
 
 def _protocol(row: Row) -> tuple[str, ...]:

@@ -290,6 +290,11 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str], shown: Seq
         f"{name}: judged again, a score moves by {spread:.2f} (standard deviation between judgings, mean over checkpoints)."
         for name, spread in results.spreads.items()
     ]
+    notes += [
+        f"{name}: checkpoints of {', '.join(recipes)} raced for a phase's best one. Those that were dropped have no score on it;"
+        " the peak of such a phase is the winner's."
+        for name, recipes in results.raced.items()
+    ]
     if losses:
         notes.append(f"Loss normalisation in training: {'; '.join(losses)}.")
     return notes

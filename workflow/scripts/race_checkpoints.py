@@ -1,0 +1,33 @@
+"""Races a stage's checkpoints on one benchmark for the best: scores growing random subsets of its items and drops who cannot win.
+
+By hand: python workflow/scripts/race_checkpoints.py STAGE/spec.yaml results/suites/SUITE/spec.yaml --benchmark mmlu
+"""
+
+from pathlib import Path
+
+from sftstudy.config import Race, Selection
+from sftstudy.evaluate.racing import publish_no_race, race_checkpoints
+from sftstudy.program import layout_of, parser, read_spec, run
+from sftstudy.records import stopped_status
+from sftstudy.spec import StageSpec, SuiteSpec
+
+
+def main() -> None:
+    """Race all checkpoints of one stage."""
+    arguments_parser = parser(__doc__)
+    arguments_parser.add_argument("suite", type=Path, help="the suite's spec.yaml")
+    arguments_parser.add_argument("--benchmark", required=True, help="the benchmark to race on")
+    arguments_parser.add_argument("--race", type=Race.model_validate_json, default=Race(), help="its rules as JSON")
+    arguments = arguments_parser.parse_args()
+    stage, suite = read_spec(arguments.spec, StageSpec), read_spec(arguments.suite, SuiteSpec)
+    layout = layout_of(arguments)
+    selection = Selection.model_validate({"benchmark": arguments.benchmark, "race": arguments.race})
+    training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
+    if status := stopped_status(training):
+        publish_no_race(stage, suite, selection=selection, status=status, layout=layout)
+    else:
+        race_checkpoints(stage, suite, selection=selection, layout=layout)
+
+
+if __name__ == "__main__":
+    run(main)
