@@ -872,7 +872,7 @@ class ScoreCell(Entry):
     optimism_high: float | None = None
     best: bool = False
     p_against_best: float | None = None
-    status: str = Field("", description="why seeds are absent, such as `stopped at rung 0.1`")
+    status: str = Field("", description="why seeds are absent, such as `stopped at rung 0.1`; `raced`")
     checkpoints: list[SourceCheckpoint]
     missing: dict[str, str] = Field({}, description="record below `results/` -> what is wrong with it")
     assumed: dict[str, list[str]] = Field({}, description="model, data, ... -> values that the paper does not state")

@@ -19,7 +19,7 @@ from sftstudy.records import DifferenceCell, PedigreeRecord, ScoreCell, ScoreRec
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.numbers import write_numbers
 from sftstudy.tables.render import FORMATS, render_table
-from table_toys import CHAT, EXAM, Page, Tree, edit
+from table_toys import CHAT, EXAM, Page, Tree, drop, edit
 
 ARMS = ArmsTable(kind="arms", caption="A & B.", arms={"A": "a", "B %": "b"}, show=["samples-interval", "optimism"])
 
@@ -202,6 +202,26 @@ def test_one_stopped_seed_leaves_the_others_value_with_its_status(tree: Tree) ->
     line = lines_of(texts)["exam/A/peak"]
     assert (line["num_seeds"], line["num_planned_seeds"], line["status"]) == ("1", "2", "stopped at rung 0.1")
     assert "‡: fewer seeds than planned" in texts["md"]
+
+
+def test_a_raced_cell_is_marked_in_all_formats_and_has_no_intervals_of_its_choice(tree: Tree) -> None:
+    path = tree.layout.stage_results("m", "d", "b", 1, "01-x") / "scores" / "exams" / "all.json"
+    scores = json.loads(path.read_text())["scores"]
+    drop(tree, "b", "ckpt2", after=32, stage="01-x")
+    texts = render(tree)
+    lines = lines_of(texts)
+    assert (lines["exam/B/peak"]["status"], lines["exam/B/peak"]["num_seeds"]) == ("raced", "2")
+    assert (lines["exam/B/peak"]["optimism"], lines["exam/B/peak"]["samples_low"]) == ("", "")
+    assert (lines["exam/A/peak"]["status"], lines["chat/B/peak"]["status"]) == ("", "")
+    cell = PedigreeRecord.model_validate_json(texts["pedigree.json"]).cells["exam/B/peak"]
+    assert isinstance(cell, ScoreCell)
+    kept = [score["value"] for score in scores if score["ckpt"] == "ckpt1"]
+    assert cell.checkpoints[0].ckpt == "ckpt1"
+    assert cell.checkpoints[0].value is not None
+    assert cell.checkpoints[0].value >= kept[0]
+    for kind, mark in {"md": "]†§", "tex": r"$^{\mathsection}$", "html": 'could not win">§'}.items():
+        assert mark in texts[kind]
+        assert "exam: checkpoints of b raced for a phase" in texts[kind]
 
 
 def test_an_empty_cell_says_which_record_is_missing(tree: Tree) -> None:

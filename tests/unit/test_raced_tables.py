@@ -78,7 +78,7 @@ def test_the_peak_is_the_winners_and_the_table_says_who_raced(tree: Tree) -> Non
     assert not any(run.raced for name in ("full", "raced") for run in found.runs(PAIR, name, "chat"))
     render_table(tree.study(), "arms", ["md"], layout=tree.layout)
     text = (tree.layout.study_folder("toy") / "tables" / "arms.md").read_text()
-    assert "- exam: checkpoints of raced raced for a phase's best one." in text
+    assert "- exam: checkpoints of raced raced for a phase's best one (§)." in text
     assert "results/missing.csv" not in text
 
 

@@ -70,7 +70,7 @@ class Run:
 class Cell:
     """A recipe on a benchmark over its complete seeds; everything is None if there is none. Samples are means over seeds.
 
-    `points` are the checkpoints behind it, one per seed.
+    `points` are the checkpoints behind it, one per seed; `raced` if one of its runs was.
     """
 
     scores: ItemScores | None
@@ -81,6 +81,7 @@ class Cell:
     planned_seeds: tuple[int, ...]
     higher_is_better: bool = True
     points: tuple[Point, ...] = ()
+    raced: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,13 +164,11 @@ class Results:
             seeds=tuple(run.seed for run in runs if run.complete),
             planned_seeds=tuple(run.seed for run in runs),
             points=points,
+            raced=any(run.raced for run in runs if run.complete),
         )
 
     def curves(self, pair: Pair, recipe: str, benchmark: str, *, over: Literal["samples_seen", "samples_spent"]) -> Curves | None:
-        """All checkpoints of the complete runs of a recipe.
-
-        None if there is no run, runs differ in length, or a race dropped checkpoints.
-        """
+        """All checkpoints of the complete runs of a recipe; None if there is none, runs differ in length, or one was raced."""
         planned = self.study.benchmarks[benchmark]
         runs = [run for run in self.runs(pair, recipe, benchmark) if run.complete]
         if not runs or len({len(run.points) for run in runs}) > 1 or any(run.raced for run in runs):
@@ -301,6 +300,7 @@ def make_cell(
         planned_seeds=planned,
         higher_is_better=points[0].higher_is_better,
         points=tuple(points),
+        raced=any(run.raced for run in complete),
     )
 
 

@@ -25,6 +25,9 @@ CSV_COLUMNS = (
     "optimism", "optimism_low", "optimism_high", "best", "p_against_best", "p", "status",
 )  # fmt: skip
 BASE = "base"
+RACED = "raced"
+"""Status of a cell whose runs' earlier stages have checkpoints that a race dropped."""
+
 SEED = 0
 """Of bootstrap draws: the same table from the same records."""
 
@@ -98,7 +101,8 @@ class Sheet:
             for seed in cell.planned_seeds
             if seed not in cell.seeds
         }
-        status = "; ".join(sorted({reason for reasons in lacking.values() for reason in reasons.values()}))
+        reasons = sorted({reason for reasons in lacking.values() for reason in reasons.values()})
+        status = "; ".join([*reasons, RACED] if cell.raced else reasons)
         numbers = {
             "samples_seen": cell.samples_seen,
             "samples_spent": cell.samples_spent,
@@ -246,7 +250,7 @@ def _score(cell: Cell, verdict: Verdict | None, key: str, lacking: dict[int, dic
     if cell.estimate is None:
         return _why_empty(list(lacking.values()), key)
     best, tied = (verdict.best, verdict.tied) if verdict else (False, False)
-    mark = ("†" if tied else "") + ("‡" if len(cell.seeds) < len(cell.planned_seeds) else "")
+    mark = ("†" if tied else "") + ("‡" if len(cell.seeds) < len(cell.planned_seeds) else "") + ("§" if cell.raced else "")
     return Text(number_text(cell.estimate.value), interval_text(cell), bold=best, mark=mark, key=key)
 
 

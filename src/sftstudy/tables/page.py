@@ -27,7 +27,11 @@ from sftstudy.tables.style import PAGE_STYLE
 RESULTS = "../../../"
 """From a study's tables to the root of the records."""
 
-MEANINGS: dict[str, str] = {"†": "no difference to the best can be shown", "‡": "fewer seeds than planned"}
+MEANINGS: dict[str, str] = {
+    "†": "no difference to the best can be shown",
+    "‡": "fewer seeds than planned",
+    "§": "a race dropped checkpoints that could not win",
+}
 MOST_MISSING = 6
 MADE: dict[str, str] = {"training": "Trained", "scores": "Scored"}
 
@@ -201,7 +205,7 @@ def _score(pedigree: PedigreeRecord, key: str, cell: ScoreCell) -> str:
         "Optimism": _optimism(cell),
         "Against the best": "the best" if cell.best else "" if cell.p_against_best is None else f"p = {_p(cell.p_against_best)}",
         "Difference": _list(_difference(pedigree, key)),
-        "Seeds not there": escape(cell.status),
+        "Status": escape(cell.status),
         "Missing": _missing(cell.missing),
     }
     rows = [

@@ -214,7 +214,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"$<$", ">": r"$>$",
     "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "±": r"$\pm$", "ᵃ": r"$^{\mathrm{a}}$", "ᵇ": r"$^{\mathrm{b}}$",
-    "ᶜ": r"$^{\mathrm{c}}$", "ᵖ": r"$^{\mathrm{p}}$", "→": r"$\to$", "…": r"\ldots{}",
+    "§": r"$^{\mathsection}$", "ᶜ": r"$^{\mathrm{c}}$", "ᵖ": r"$^{\mathrm{p}}$", "→": r"$\to$", "…": r"\ldots{}",
 }  # fmt: skip
 
 

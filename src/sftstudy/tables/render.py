@@ -291,8 +291,8 @@ def _notes(printed: Printed, results: Results, losses: Sequence[str], shown: Seq
         for name, spread in results.spreads.items()
     ]
     notes += [
-        f"{name}: checkpoints of {', '.join(recipes)} raced for a phase's best one. Those that were dropped have no score on it;"
-        " the peak of such a phase is the winner's."
+        f"{name}: checkpoints of {', '.join(recipes)} raced for a phase's best one (§). Those that were dropped have no score on"
+        " it; the peak of such a phase is the winner's."
         for name, recipes in results.raced.items()
     ]
     if losses:
