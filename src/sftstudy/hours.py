@@ -28,7 +28,7 @@ from pydantic import ValidationError
 from sftstudy import spec
 from sftstudy.accounting import Allocation, ask_sacct
 from sftstudy.doctor import JOB_PREFIX
-from sftstudy.paths import Layout, score_stem
+from sftstudy.paths import Layout, race_stem, score_stem
 from sftstudy.plan import Plan
 from sftstudy.records import AttemptRecord
 from sftstudy.screen import rung_name
@@ -43,7 +43,7 @@ UNSEEN_S = 4 * SEEN_AT_MOST_S
 CLOCKS_DIFFER_S = 10.0
 """By how much a node's clock may lag behind the accounting's."""
 
-RULES = ("pretrain_model", "train_rung", "train_stage", "score_harness", "answer_mt_bench", "judge_mt_bench")
+RULES = ("pretrain_model", "train_rung", "train_stage", "race_checkpoints", "score_harness", "answer_mt_bench", "judge_mt_bench")
 """Rules that may hold GPUs, in the order of the data flow. All others run on CPUs in seconds or minutes and leave no attempts."""
 
 UNKNOWN = "unknown"
@@ -171,6 +171,8 @@ def record_of(rule: str, job: Mapping[str, str], layout: Layout) -> Path:
     if rule == "pretrain_model":
         return layout.model_record(job["model"])
     stage = layout.stage_results(job["model"], job["data"], job["recipe"], int(job["seed"]), job["stage"])
+    if rule == "race_checkpoints":
+        return race_stem(stage).with_suffix(".json")
     return score_stem(stage, job["suite"], f"{job['part']}.json") if "suite" in job else stage / "training.json"
 
 
@@ -344,6 +346,8 @@ def planned_jobs(plan: Plan) -> list[tuple[str, dict[str, str]]]:
         if stage.training:
             jobs += [("train_stage", names)]
             jobs += [("train_rung", names | {"rung": rung_name(rung)}) for rung in plan.screens.rungs.get(folder, [])]
+        if (selection := plan.selection_of(stage)) and selection.race:
+            jobs.append(("race_checkpoints", names))
         for suite in plan.suites_of(stage):
             is_harness = plan.registry.suites[suite].kind == "harness"
             rules = ("score_harness",) if is_harness else ("answer_mt_bench", "judge_mt_bench")

@@ -20,6 +20,7 @@ from sftstudy.evaluate.harness import score_harness
 from sftstudy.evaluate.lm import Checks
 from sftstudy.evaluate.racing import race_checkpoints
 from sftstudy.evaluate.weights import Weights
+from sftstudy.hours import read_attempts
 from sftstudy.records import RaceRecord, Score, ScoreRecord, SelectionRecord, read_record
 from sftstudy.select import select_checkpoint, select_winner
 
@@ -283,6 +284,9 @@ def test_the_programs_write_the_records(toy, items, tmp_path):
     )
     record = read_record(toy.results / "race.json", RaceRecord)
     assert record.spec_hash == spec.race_hash(spec.spec_hash(toy.stage), suite, RACED)
+    attempt = read_attempts(toy.layout)[-1]
+    assert (attempt.rule, attempt.spec_hash, attempt.outcome) == ("race_checkpoints", record.spec_hash, "finished")
+    assert attempt.units_before + attempt.units == sum(len(raced.shards) for raced in record.checkpoints)
     choose = [
         sys.executable,
         programs / "select_checkpoint.py",

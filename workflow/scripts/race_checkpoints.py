@@ -5,11 +5,12 @@ By hand: python workflow/scripts/race_checkpoints.py STAGE/spec.yaml results/sui
 
 from pathlib import Path
 
+from sftstudy import timesheet
 from sftstudy.config import Race, Selection
 from sftstudy.evaluate.racing import publish_no_race, race_checkpoints
-from sftstudy.program import layout_of, parser, read_spec, run
+from sftstudy.program import layout_of, name, parser, read_spec, run
 from sftstudy.records import stopped_status
-from sftstudy.spec import StageSpec, SuiteSpec
+from sftstudy.spec import StageSpec, SuiteSpec, race_hash, spec_hash, stage_names
 
 
 def main() -> None:
@@ -23,10 +24,12 @@ def main() -> None:
     layout = layout_of(arguments)
     selection = Selection.model_validate({"benchmark": arguments.benchmark, "race": arguments.race})
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
-    if status := stopped_status(training):
-        publish_no_race(stage, suite, selection=selection, status=status, layout=layout)
-    else:
-        race_checkpoints(stage, suite, selection=selection, layout=layout)
+    expected = race_hash(spec_hash(stage), suite, selection)
+    with timesheet.opened(name(), stage_names(stage), spec_hash=expected, layout=layout):
+        if status := stopped_status(training):
+            publish_no_race(stage, suite, selection=selection, status=status, layout=layout)
+        else:
+            race_checkpoints(stage, suite, selection=selection, layout=layout)
 
 
 if __name__ == "__main__":

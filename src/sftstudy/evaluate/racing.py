@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sftstudy import timesheet
 from sftstudy.averages import strata
 from sftstudy.config import HarnessSuite, Selection
 from sftstudy.errors import StudyError
@@ -162,10 +163,16 @@ class _Entrant:
         course, path = self._course, self.shard(num_items)
         numbers = course.after(num_items)
         if all(block.path.is_file() for block in self._blocks):
+            timesheet.known(1)
             return {task: self._of_whole(task, set(wanted)) for task, wanted in numbers.items()}
-        if not path.is_file():
+        if path.is_file():
+            timesheet.known(1)
+        else:
             print(f"{self.weights.ckpt}: up to item {num_items} of {len(course.items)}", file=sys.stderr, flush=True)
-            write_text(path, course.bench.take_some(self.weights, course.name, numbers).model_dump_json())
+            with timesheet.working():
+                taken = course.bench.take_some(self.weights, course.name, numbers)
+            write_text(path, taken.model_dump_json())
+            timesheet.safe()
         return TakenSome.model_validate_json(path.read_bytes()).taken
 
     def _of_whole(self, task: str, numbers: set[int]) -> TakenBlock:
