@@ -18,10 +18,14 @@ LEFT_ASIDE: Mapping[str, Mapping[str, str]] = {
 }
 """File name -> keys at the top of its objects that are not compared, and why. Of all other files every byte counts."""
 
+ATTEMPTS = "attempts"
+"""Folder of `results/` that is not compared: what each attempt at a job took, in files named by hour, host and process."""
+
 
 def differences(left: Path, right: Path) -> list[str]:
     """A line per file that only one of two `results/` folders has, or in which they differ; none if they say the same."""
     names = {path.relative_to(root) for root in (left, right) for path in root.rglob("*") if not path.is_dir()}
+    names = {name for name in names if name.parts[0] != ATTEMPTS}
     found = []
     for name in sorted(names):
         missing = [root for root in (left, right) if not (root / name).is_file()]
