@@ -13,8 +13,9 @@ from sftstudy import spec
 from sftstudy.claims.check import check_claims
 from sftstudy.claims.verdicts import Measured, Question, decide, pooled
 from sftstudy.config import Claim, Training
+from sftstudy.findings import ClaimCell, ClaimEffect, ClaimsRecord
 from sftstudy.paths import Layout
-from sftstudy.records import ClaimCell, ClaimEffect, ClaimsRecord, StepMetrics
+from sftstudy.records import StepMetrics
 from sftstudy.stats.equivalence import Effect
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.early import early_mean

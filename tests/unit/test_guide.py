@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from sftstudy import stats
 from sftstudy.claims.check import check_claims
 from sftstudy.config import Claim, Recipe, Training
+from sftstudy.findings import GuideComparison, GuideEffect, GuidePair, GuideRecord
 from sftstudy.guide.composite import combine, level
 from sftstudy.guide.evidence import agreement
 from sftstudy.guide.factors import levels_of, neighbours, recipe_values, scale_around, written
@@ -19,7 +20,6 @@ from sftstudy.guide.next_steps import beyond, rounded
 from sftstudy.guide.write import write_guide
 from sftstudy.paths import Layout
 from sftstudy.plan import Plan
-from sftstudy.records import GuideComparison, GuideEffect, GuidePair, GuideRecord
 from sftstudy.registry import load
 from sftstudy.spec import PaperAdvice, PlannedBenchmark
 from sftstudy.stats import ItemScores

@@ -15,7 +15,8 @@ from sftstudy.averages import normalise
 from sftstudy.config import ArmsTable, GridTable, Normalised
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
-from sftstudy.records import DifferenceCell, PedigreeRecord, ScoreCell, ScoreRecord, TrainingRecord, read_record
+from sftstudy.pedigree import DifferenceCell, PedigreeRecord, ScoreCell
+from sftstudy.records import ScoreRecord, TrainingRecord, read_record
 from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.numbers import write_numbers
 from sftstudy.tables.render import FORMATS, render_table

@@ -15,9 +15,9 @@ from sftstudy import stats
 from sftstudy.claims.verdicts import Measured, Question, interval_of
 from sftstudy.config import ArmsClaim, Currency, EfficiencyClaim, Reading, TwoArms
 from sftstudy.errors import StudyError
+from sftstudy.findings import ClaimCell, ClaimEffect
 from sftstudy.ledger import CURRENCIES, Cost, common_budget, latest_within, read_ledger
 from sftstudy.paths import Layout
-from sftstudy.records import ClaimCell, ClaimEffect
 from sftstudy.spec import PlannedBenchmark
 from sftstudy.stats import Difference, ItemScores
 from sftstudy.stats.equivalence import Effect

@@ -10,9 +10,9 @@ from sftstudy.claims.arms import Arms
 from sftstudy.claims.signals import Signals
 from sftstudy.claims.verdicts import LEVEL, Measured, decide, pooled, robust
 from sftstudy.config import ArmsClaim, Claim, EfficiencyClaim, RobustnessClaim, SignalClaim
+from sftstudy.findings import ClaimRecord, ClaimsRecord
 from sftstudy.hashes import sha256_of
 from sftstudy.paths import Layout
-from sftstudy.records import ClaimRecord, ClaimsRecord
 from sftstudy.spec import StudySpec, spec_hash
 from sftstudy.tables.aggregate import Pair, Results, load_results
 from sftstudy.tables.claims_page import to_html

@@ -11,8 +11,9 @@ import numpy as np
 from sftstudy.claims.verdicts import Measured, Question
 from sftstudy.config import SignalClaim
 from sftstudy.errors import StudyError
+from sftstudy.findings import ClaimCell, ClaimEffect
 from sftstudy.paths import Layout
-from sftstudy.records import ClaimCell, ClaimEffect, StepMetrics, read_metrics
+from sftstudy.records import StepMetrics, read_metrics
 from sftstudy.spec import PlannedStage
 from sftstudy.stats.equivalence import Effect, below
 from sftstudy.stats.power import needed_pairs

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from scipy import stats as distributions
 
 from sftstudy import stats
-from sftstudy.records import ClaimCell, ClaimEffect, Verdict
+from sftstudy.findings import ClaimCell, ClaimEffect, Verdict
 from sftstudy.stats import power
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from sftstudy import stats
 from sftstudy.claims.arms import Arms
 from sftstudy.config import ArmsClaim, ArmsTable, Reading
+from sftstudy.findings import GuideComparison, GuideEffect, GuideFactor, GuidePaper, GuideSetting
 from sftstudy.guide.factors import COMPUTATION, Levels, difference, level_text, neighbours, word
-from sftstudy.records import GuideComparison, GuideEffect, GuideFactor, GuidePaper, GuideSetting
 from sftstudy.spec import PaperAdvice, PlannedBenchmark, StudySpec
 from sftstudy.stats import Difference
 from sftstudy.tables.aggregate import ALPHA, Pair

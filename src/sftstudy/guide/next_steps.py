@@ -8,12 +8,12 @@ from typing import Any
 import yaml
 
 from sftstudy.config import SignalClaim
+from sftstudy.findings import ClaimRecord, GuideStep, StepKind
 from sftstudy.guide.composite import compare
 from sftstudy.guide.evidence import interval_text, margins_of
 from sftstudy.guide.factors import Level, Levels, difference, recipe_values, scale_around, word
 from sftstudy.guide.recommend import Choice
 from sftstudy.paths import BASE_STAGE
-from sftstudy.records import ClaimRecord, GuideStep, StepKind
 from sftstudy.spec import StudySpec
 from sftstudy.stats import SCALE
 from sftstudy.stats.power import POWER, needed

@@ -9,6 +9,18 @@ from collections.abc import Mapping, Sequence
 
 from sftstudy import records, stats
 from sftstudy.claims.arms import Arms
+from sftstudy.findings import (
+    ClaimRecord,
+    ClaimsRecord,
+    GuideBenchmark,
+    GuideCheckpoint,
+    GuideClaim,
+    GuideCurve,
+    GuideEffect,
+    GuidePair,
+    GuideRecord,
+    GuideStep,
+)
 from sftstudy.guide import next_steps
 from sftstudy.guide.composite import combine, compare
 from sftstudy.guide.evidence import beside_paper, effect_of, evidence
@@ -27,18 +39,6 @@ from sftstudy.guide.recommend import (
 )
 from sftstudy.hashes import sha256_of
 from sftstudy.paths import BASE_STAGE, Layout
-from sftstudy.records import (
-    ClaimRecord,
-    ClaimsRecord,
-    GuideBenchmark,
-    GuideCheckpoint,
-    GuideClaim,
-    GuideCurve,
-    GuideEffect,
-    GuidePair,
-    GuideRecord,
-    GuideStep,
-)
 from sftstudy.spec import PlannedBenchmark, StudySpec, spec_hash
 from sftstudy.stats import Difference, ItemScores
 from sftstudy.tables.aggregate import Pair, Results, judge, load_results

@@ -22,7 +22,8 @@ from sftstudy.averages import NORMALISED, strata
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout, score_stem
-from sftstudy.records import PROTOCOL, AskedBenchmark, AskedTask
+from sftstudy.pedigree import AskedBenchmark, AskedTask
+from sftstudy.records import PROTOCOL
 from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 from sftstudy.stats import Difference, Estimate, ItemScores
 from sftstudy.stats.peaks import Curves

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sftstudy import records
 from sftstudy.averages import NORMALISED
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
-from sftstudy.records import DifferenceCell, PedigreeRecord, ScoreCell, SourceCheckpoint
+from sftstudy.pedigree import DifferenceCell, PedigreeRecord, ScoreCell, SourceCheckpoint, made_by
 from sftstudy.spec import Setting
 from sftstudy.stats.peaks import optimism_of_peak, samples_to_peak
 from sftstudy.tables.aggregate import Cell, Measure, Pair, Point, Results, Verdict, compare
@@ -205,7 +204,7 @@ class Sheet:
         below = {name: path.relative_to(layout.results).as_posix() for name, path in paths.items()}
         for name in ("training", "scores"):
             if below[name] not in self.printed.pedigree.records:
-                self.printed.pedigree.records[below[name]] = records.made_by(paths[name])
+                self.printed.pedigree.records[below[name]] = made_by(paths[name])
         judged = sorted(point.items.parent.glob(f"{point.items.stem}.*.jsonl"))
         names = ("stage", "ckpt", "value", "samples_seen", "samples_spent", "weights_hash")
         known = {

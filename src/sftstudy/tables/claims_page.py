@@ -8,7 +8,7 @@ from html import escape
 
 from sftstudy.claims.verdicts import I2, TAU, Q
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
-from sftstudy.records import ClaimCell, ClaimEffect, ClaimRecord
+from sftstudy.findings import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
 from sftstudy.tables.pieces import interval_chart
 from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from sftstudy.config import ConfigurationTable, Origin
-from sftstudy.records import PedigreeRecord, SettingCell, ValueOfRun
+from sftstudy.pedigree import PedigreeRecord, SettingCell, ValueOfRun
 from sftstudy.spec import Setting, StudySpec
 from sftstudy.tables.printed import Block, Printed, Text, factor_text, slug
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from sftstudy.records import GuideCheckpoint, GuideComparison, GuideEffect, GuideFactor, GuidePair, GuideRecord, GuideStep
+from sftstudy.findings import GuideCheckpoint, GuideComparison, GuideEffect, GuideFactor, GuidePair, GuideRecord, GuideStep
 from sftstudy.spec import StudySpec
 from sftstudy.tables.chart import Line, line_chart
 from sftstudy.tables.pieces import bullets, code, document, interval_chart, joined, section, table

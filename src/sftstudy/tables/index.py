@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from html import escape
 
 from sftstudy import records, spec
+from sftstudy.findings import GuidePair, GuideRecord
 from sftstudy.paths import Layout
-from sftstudy.records import GuidePair, GuideRecord
 from sftstudy.spec import StudySpec
 from sftstudy.tables.guide_page import effect_text
 from sftstudy.tables.pieces import document, table

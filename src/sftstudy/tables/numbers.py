@@ -14,7 +14,7 @@ from sftstudy import records
 from sftstudy.config import ArmsTable, GridTable
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
-from sftstudy.records import Number, NumbersRecord
+from sftstudy.pedigree import Number, NumbersRecord
 from sftstudy.spec import StudySpec
 from sftstudy.tables.printed import escape_latex, number_text, range_text
 

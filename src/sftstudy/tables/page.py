@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from sftstudy.records import (
+from sftstudy.pedigree import (
     AskedBenchmark,
     DifferenceCell,
     MadeBy,

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from sftstudy.records import PedigreeRecord
+from sftstudy.pedigree import PedigreeRecord
 
 BETTER, FEWEST = "00795A", "0063A6"
 """Colours of the better score and the fewest samples in LaTeX: the paper's green and blue, apart for colour-blind eyes too."""

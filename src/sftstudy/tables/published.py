@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sftstudy.config import Grade, PublishedNumbers, PublishedTable, Quoted
-from sftstudy.records import PedigreeRecord, PrintedCell
+from sftstudy.pedigree import PedigreeRecord, PrintedCell
 from sftstudy.spec import StudySpec
 from sftstudy.tables.printed import Block, Printed, Text, number_text, slug
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from sftstudy import records
 from sftstudy.config import ConfigurationTable
+from sftstudy.findings import ClaimsRecord, GuideRecord
 from sftstudy.paths import BASE_STAGE, Layout
-from sftstudy.records import ClaimsRecord, GuideRecord
 from sftstudy.spec import StudySpec
 from sftstudy.tables.audit_files import CAPTIONS
 from sftstudy.tables.collect import read_training
