@@ -22,7 +22,6 @@ from sftstudy.tables.aggregate import Cell, Measure, Pair, Results, judge, load_
 from sftstudy.tables.cells import Place, Sheet
 from sftstudy.tables.collect import FAULTS, read_training
 from sftstudy.tables.configuration import build_configuration
-from sftstudy.tables.page import to_html
 from sftstudy.tables.printed import (
     Block,
     Printed,
@@ -36,6 +35,7 @@ from sftstudy.tables.printed import (
     to_markdown,
 )
 from sftstudy.tables.published import EVIDENCE, arms_header, beside, build_published
+from sftstudy.tables.table_page import to_html
 
 MEASURES: dict[Measure, str] = {"peak": "Peak over checkpoints", "last": "Last checkpoint"}
 FORMATS = ("csv", "md", "tex", "html")
