@@ -1,10 +1,12 @@
 """A queue that does not answer knows of no job; it does not make Snakemake forget them."""
 
 import asyncio
+import inspect
 import logging
 from typing import Any
 
 import pytest
+import snakemake_executor_plugin_slurm as plugin
 
 from sftstudy.watch import States, steadfast
 
@@ -23,3 +25,8 @@ def test_no_answer_is_an_empty_queue_and_is_told(
     found, took_s = asyncio.run(steadfast(ask)("squeue", logging.getLogger("plugin")))
     assert (found, took_s) == (states, answer[1] or 0.0)
     assert len(caplog.records) == warnings
+
+
+def test_the_plugin_asks_by_the_name_that_is_replaced() -> None:
+    assert inspect.iscoroutinefunction(plugin.query_job_status)
+    assert "await query_job_status(" in inspect.getsource(plugin.Executor.check_active_jobs)
