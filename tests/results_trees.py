@@ -15,8 +15,12 @@ LEFT_ASIDE: Mapping[str, Mapping[str, str]] = {
     "metrics.jsonl": SPEED | MEMORY,
     "*.answers.jsonl": {"tstamp": "when the question was answered"},
     "*.judgments.jsonl": {"tstamp": "when the verdict was given"},
+    "guide.json": {"device_hours": "the steps' times, added up"},
 }
-"""File name -> keys at the top of its objects that are not compared, and why. Of all other files every byte counts."""
+"""File name -> keys of its objects, at any depth, that are not compared, and why. Of all other files every byte counts."""
+
+PAGES = {"guide.html": "guide.json"}
+"""Pages that print such keys -> the file that they show, which is compared instead."""
 
 ATTEMPTS = "attempts"
 """Folder of `results/` that is not compared: what each attempt at a job took, in files named by hour, host and process."""
@@ -25,7 +29,7 @@ ATTEMPTS = "attempts"
 def differences(left: Path, right: Path) -> list[str]:
     """A line per file that only one of two `results/` folders has, or in which they differ; none if they say the same."""
     names = {path.relative_to(root) for root in (left, right) for path in root.rglob("*") if not path.is_dir()}
-    names = {name for name in names if name.parts[0] != ATTEMPTS}
+    names = {name for name in names if name.parts[0] != ATTEMPTS and name.name not in PAGES}
     found = []
     for name in sorted(names):
         missing = [root for root in (left, right) if not (root / name).is_file()]
@@ -58,5 +62,11 @@ def _objects(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else [json.loads(text)]
 
 
-def _without(value: dict[str, Any], keys: Mapping[str, str]) -> str:
-    return json.dumps({key: entry for key, entry in value.items() if key not in keys})
+def _without(value: Any, keys: Mapping[str, str]) -> str:
+    return json.dumps(_pruned(value, keys))
+
+
+def _pruned(value: Any, keys: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _pruned(entry, keys) for key, entry in value.items() if key not in keys}
+    return [_pruned(entry, keys) for entry in value] if isinstance(value, list) else value

@@ -166,7 +166,7 @@ class Drill:
         job, node = self.job(rule), self.node_of(rule)
         self.cluster.stop(node, number=signal.SIGKILL)
         for process in psutil.process_iter(["cmdline"]):
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
                 steps_own = (process.info["cmdline"] or [""])[0].startswith(f"slurmstepd: [{job}.")
                 if steps_own or process.environ().get("SLURM_JOB_ID") == job:
                     process.kill()

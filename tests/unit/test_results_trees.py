@@ -17,6 +17,7 @@ def trees(tmp_path: Path) -> tuple[Path, Path]:
         (tmp_path / name / "runs" / "training.json").write_text(json.dumps(RECORD))
         (tmp_path / name / "runs" / "metrics.jsonl").write_text('{"step": 1, "time_s": 0.1}\n{"step": 2, "time_s": 0.2}\n')
         (tmp_path / name / "scores.csv").write_text("value\n0.5\n")
+        (tmp_path / name / "guide.json").write_text('{"pairs": [{"recipe": "a", "device_hours": 1.0}]}')
     return tmp_path / "left", tmp_path / "right"
 
 
@@ -24,6 +25,7 @@ def test_only_times_and_attempts_may_differ(trees: tuple[Path, Path]) -> None:
     left, right = trees
     (right / "runs" / "training.json").write_text(json.dumps(RECORD | {"time_s": 9.0, "num_attempts": 3}))
     (right / "runs" / "metrics.jsonl").write_text('{"step": 1, "time_s": 7}\n{"step": 2, "time_s": 8}\n')
+    (right / "guide.json").write_text('{"pairs": [{"recipe": "a", "device_hours": 2.0}]}')
     assert differences(left, right) == []
 
 
@@ -34,6 +36,7 @@ def test_only_times_and_attempts_may_differ(trees: tuple[Path, Path]) -> None:
         ("runs/training.json", json.dumps(dict(reversed(RECORD.items())) | {"more": 1}), "object 1: more"),
         ("runs/metrics.jsonl", '{"step": 1, "time_s": 0.1}\n', "2 and 1 lines"),
         ("runs/metrics.jsonl", '{"step": 1, "time_s": 0.1}\n{"step": 3, "time_s": 0.2}\n', "object 2: step"),
+        ("guide.json", '{"pairs": [{"recipe": "b", "device_hours": 1.0}]}', "object 1: pairs"),
         ("scores.csv", "value\n0.50\n", "10 and 11 bytes, not the same"),
         ("scores.csv", "value\n0.6\n", "10 and 10 bytes, not the same"),
     ],
