@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -236,5 +237,5 @@ def _begun(rule: str, job: Mapping[str, str], *, spec_hash: str, layout: Layout,
         process=process,
         slurm_job=slurm.job(),
     )
-    stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(now))
+    stamp = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S.%f}"
     return layout.attempts(rule, job) / f"{stamp}-{host}-{process}.json", record
