@@ -38,7 +38,7 @@ MADE: dict[str, str] = {"training": "Trained", "scores": "Scored"}
 STYLE = (
     PAGE_STYLE
     + f"""\
-.scroll {{ overflow-x: auto; margin-top: .5em; }}
+.scroll {{ overflow-x: auto; margin: .5em -.4em 0; padding: 0 .4em; }}
 td, tbody th {{ vertical-align: top; white-space: nowrap; }}
 .long td, .long th {{ white-space: normal; text-align: left; overflow-wrap: anywhere; }}
 td button, h2 button {{ font: inherit; font-variant-numeric: tabular-nums; color: inherit; text-align: inherit;
