@@ -162,14 +162,17 @@ class Drill:
         return found[1]
 
     def end_node_of(self, rule: str) -> None:
-        """Have the node of a rule's running job die: its daemon and all processes of the job are gone at once."""
+        """Have the node of a rule's running job die: its daemon and all processes of the job are gone at once.
+
+        They are stopped before any is killed, or the last ones would report to SLURM how the first ones ended.
+        """
         job, node = self.job(rule), self.node_of(rule)
         self.cluster.stop(node, number=signal.SIGKILL)
-        for process in psutil.process_iter(["cmdline"]):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                steps_own = (process.info["cmdline"] or [""])[0].startswith(f"slurmstepd: [{job}.")
-                if steps_own or process.environ().get("SLURM_JOB_ID") == job:
-                    process.kill()
+        dying = [process for process in psutil.process_iter(["cmdline"]) if _is_of(process, job)]
+        for end in (psutil.Process.suspend, psutil.Process.kill):
+            for process in dying:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(process)
 
     def program(self, name: str) -> psutil.Process:
         """The process of a rule's program, once there is one."""
@@ -261,6 +264,16 @@ class Drill:
         for node in (*GPU_NODES, CPU_NODE):
             run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
         self.cluster.up()
+
+
+def _is_of(process: psutil.Process, job: str) -> bool:
+    """Whether SLURM has it for a job: a process of the job, or SLURM's own beside it."""
+    if (process.info["cmdline"] or [""])[0].startswith(f"slurmstepd: [{job}."):
+        return True
+    try:
+        return process.environ().get("SLURM_JOB_ID") == job
+    except psutil.Error:
+        return False
 
 
 def _lines(folder: Path) -> int:
