@@ -13,6 +13,7 @@ from sftstudy.config import Strict
 from sftstudy.errors import StudyError, exit_status, tell
 from sftstudy.paths import Layout
 from sftstudy.records import RaceRecord, read_record, stopped_status
+from sftstudy.train.lease import held, patience
 
 S = TypeVar("S", bound=Strict)
 
@@ -70,7 +71,8 @@ def score_block(work: Callable[..., object], description: str | None, *, skip: C
     hashes = (spec.spec_hash(stage), spec.spec_hash(suite))
     expected = spec.score_hash(*hashes, blocks[arguments.part], race=race.spec_hash if race else None)
     job = spec.stage_names(stage) | {"suite": suite.name, "part": arguments.part}
-    with timesheet.opened(name(), job, spec_hash=expected, layout=layout):
+    scratch = layout.stage_scratch(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "scores" / suite.name
+    with timesheet.opened(name(), job, spec_hash=expected, layout=layout), held(scratch / arguments.part, patience_s=patience()):
         if stage.training and (status := stopped_status(training)):
             skip(stage, suite, status=status, **block)
         else:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -39,12 +40,12 @@ def make_drill(folder: Path, url: str) -> tuple[Toy, spec.SuiteSpec]:
     return toy, suite
 
 
-def start(toy: Toy, suite: spec.SuiteSpec, errors: Path) -> subprocess.Popen:
+def start(toy: Toy, suite: spec.SuiteSpec, errors: Path, **variables: str) -> subprocess.Popen:
     specs = [toy.results / "spec.yaml", toy.layout.suite_spec(suite.name)]
     program = [sys.executable, ROOT / "workflow/scripts/judge_mt_bench.py", *specs, "--part", "part01"]
     roots = ["--results", toy.layout.results, "--scratch", toy.layout.scratch]
     with errors.open("a") as file:
-        return subprocess.Popen([*program, *roots], env=os.environ | {"DRILL_KEY": KEY}, stderr=file, stdout=file)
+        return subprocess.Popen([*program, *roots], env=os.environ | {"DRILL_KEY": KEY} | variables, stderr=file, stdout=file)
 
 
 NUM_KILLS = 3
@@ -96,3 +97,27 @@ def test_all_160_verdicts_come_in_although_the_process_is_killed(tmp_path):
     assert len(texts) > 10
     assert [path for path, text in texts.items() if KEY.encode() in text] == []
     assert b"***" in texts[journal]
+
+
+def test_a_double_waits_or_says_so_and_asks_nothing(tmp_path):
+    """As after a Snakemake that was killed, beside whose orphan the next one submits the same job."""
+    judge = FaultyJudge(share=0.0, hang_s=1.0)
+    with serving(judge) as url:
+        toy, suite = make_drill(tmp_path, url)
+        under_way = threading.Event()
+        judge.on_verdict = lambda total: under_way.set() if total >= 8 else None
+        first = start(toy, suite, tmp_path / "first.txt")
+        assert under_way.wait(timeout=60)
+        first.send_signal(signal.SIGSTOP)
+        by_hand, in_a_job = tmp_path / "by_hand.txt", tmp_path / "in_a_job.txt"
+        assert start(toy, suite, by_hand).wait(timeout=60) == 1
+        assert f"another process works on it (process {first.pid} on " in by_hand.read_text()
+        second = start(toy, suite, in_a_job, SLURM_JOB_ID="7")
+        while f"waits for process {first.pid}" not in in_a_job.read_text():
+            assert second.poll() is None
+            time.sleep(0.05)
+        first.send_signal(signal.SIGCONT)
+        assert [process.wait(timeout=120) for process in (first, second)] == [0, 0]
+    assert len(judge.verdicts) == 160
+    # what was under way when the first was stopped has timed out
+    assert sum(count - 1 for count in judge.verdicts.values()) <= CONCURRENCY

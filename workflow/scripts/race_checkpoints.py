@@ -11,6 +11,7 @@ from sftstudy.evaluate.racing import publish_no_race, race_checkpoints
 from sftstudy.program import layout_of, name, parser, read_spec, run
 from sftstudy.records import stopped_status
 from sftstudy.spec import StageSpec, SuiteSpec, race_hash, spec_hash, stage_names
+from sftstudy.train.lease import held, patience
 
 
 def main() -> None:
@@ -25,7 +26,11 @@ def main() -> None:
     selection = Selection.model_validate({"benchmark": arguments.benchmark, "race": arguments.race})
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
     expected = race_hash(spec_hash(stage), suite, selection)
-    with timesheet.opened(name(), stage_names(stage), spec_hash=expected, layout=layout):
+    scratch = layout.stage_scratch(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
+    with (
+        timesheet.opened(name(), stage_names(stage), spec_hash=expected, layout=layout),
+        held(scratch / "race", patience_s=patience()),
+    ):
         if status := stopped_status(training):
             publish_no_race(stage, suite, selection=selection, status=status, layout=layout)
         else:

@@ -17,10 +17,8 @@ from sftstudy.spec import StageSpec, spec_hash, stage_names
 from sftstudy.train import slurm
 from sftstudy.train.checkpoints import RESUME_EVERY_S, SPARE_S, Saving
 from sftstudy.train.launch import is_launched, launch, launch_on_nodes
+from sftstudy.train.lease import patience
 from sftstudy.train.stage import train_stage
-
-PATIENCE_S = 600.0
-"""How long a cluster's job waits for another process at its stage: an orphan of a Snakemake that was killed, or of a lost node."""
 
 
 def train(description: str | None, *, to_rung: bool) -> None:
@@ -85,7 +83,7 @@ def _train(arguments: argparse.Namespace) -> None:
         layout=layout_of(arguments),
         saving=Saving(arguments.resume_every_s, arguments.resume_every_steps, ends_at, arguments.spare_s),
         device=arguments.device,
-        patience_s=PATIENCE_S if slurm.job() else 0.0,
+        patience_s=patience(),
         rung=getattr(arguments, "rung", None),
         verdict=next(iter(arguments.verdict), None),
     )

@@ -1,4 +1,4 @@
-"""Who works on a stage's scratch folder: one process at a time, on any node that sees the file system.
+"""Who works on a stage, or scores a part of it: one process at a time, on any node that sees the file system.
 
 A kernel's file lock ends with its process, but many cluster file systems do not carry it from node to node. So the holder keeps a
 file beside the folder and touches it while it lives. On the holder's own machine its end is seen at once; elsewhere a lease that
@@ -25,6 +25,9 @@ from sftstudy.train import slurm
 TOUCHED_EVERY_S = 15.0
 ASKED_EVERY_S = 2.0
 EXPIRES_S = 120.0
+
+PATIENCE_S = 600.0
+"""How long a cluster's job waits for another process at its work: an orphan of a Snakemake that was killed, or of a lost node."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,11 @@ class Lease:
 def lease_path(folder: Path) -> Path:
     """The lease lies beside its folder, which may be moved."""
     return folder.with_name(f".{folder.name}.lease")
+
+
+def patience() -> float:
+    """Seconds to wait for another process at the same work: none outside a cluster's job, where somebody is there to be told."""
+    return PATIENCE_S if slurm.job() else 0.0
 
 
 @contextmanager
