@@ -12,8 +12,9 @@ from sftstudy.tables.audit import CompetitorReport, Correlation, PairReport, Run
 from sftstudy.tables.audit_figures import SIGNALS
 from sftstudy.tables.figures import STYLE
 from sftstudy.tables.figures import WIDTH as TWO_COLUMNS
+from sftstudy.tables.pieces import document, joined
 from sftstudy.tables.printed import number_text
-from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
+from sftstudy.tables.style import CLAIMS_STYLE
 
 WIDTH, HEIGHT, EDGE = 190, 22, 6
 """Of an interval's chart, in its own units."""
@@ -22,8 +23,7 @@ UNLIKE = 1.5
 """Ratio of samples seen at a rung beyond which signals are of unlike places in training."""
 
 LOOK = (
-    PAGE_STYLE
-    + CLAIMS_STYLE
+    CLAIMS_STYLE
     + """\
 .plain { margin: .6em 0 0; padding-left: 1.2em; }
 .plain li { margin: .25em 0; }
@@ -42,31 +42,22 @@ def to_html(study: StudySpec, screen: Screen, reports: Sequence[PairReport], ima
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for caption, image in images.items()
     ]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Early stopping: {escape(study.name)}</title>
-<style>
-{LOOK}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kind">Early stopping</p>
-<h1>{escape(study.name)}</h1>
-<p class="note">{escape(study.question)}</p>
-<p class="note">{escape(rule_text(screen))}</p>
-</header>
-{_joined(_section(screen, report) for report in reports)}
+    return document(
+        title=f"Early stopping: {escape(study.name)}",
+        style=LOOK,
+        kind="Early stopping",
+        heading=escape(study.name),
+        head=[
+            f"""<p class="note">{escape(study.question)}</p>
+<p class="note">{escape(rule_text(screen))}</p>"""
+        ],
+        body=[
+            f"""{joined(_section(screen, report) for report in reports)}
 <section>
-{_joined(figures)}
-</section>
-</main>
-</body>
-</html>
-"""
+{joined(figures)}
+</section>"""
+        ],
+    )
 
 
 def to_markdown(study: StudySpec, screen: Screen, report: PairReport) -> str:
@@ -214,7 +205,7 @@ def _rho(correlation: Correlation) -> str:
 
 
 def _section(screen: Screen, report: PairReport) -> str:
-    words = _joined(f"<li>{escape(line)}</li>" for line in plain_words(screen, report))
+    words = joined(f"<li>{escape(line)}</li>" for line in plain_words(screen, report))
     rungs = [
         f'<tr><th scope="row">{float(rung.rung):.0%}, {SIGNALS[signal]}</th>'
         f"<td>{rung.calls['go']}</td><td>{rung.calls['stop']}</td><td>{rung.calls['audit']}</td>"
@@ -269,8 +260,4 @@ def _chart(correlation: Correlation) -> str:
 
 def _table(heads: Sequence[str], rows: Iterable[str]) -> str:
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return _joined(["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return "\n".join(parts)
+    return joined(["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])

@@ -10,8 +10,8 @@ from sftstudy.claims.verdicts import I2, TAU, Q
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
 from sftstudy.findings import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
-from sftstudy.tables.pieces import interval_chart
-from sftstudy.tables.style import CLAIMS_STYLE, PAGE_STYLE
+from sftstudy.tables.pieces import document, interval_chart, joined
+from sftstudy.tables.style import CLAIMS_STYLE
 
 MARKS = {"holds": "holds", "does not hold": "fails", "not enough power": "open"}
 EFFECTS = {
@@ -47,30 +47,19 @@ def to_html(study: StudySpec, claims: Sequence[ClaimRecord]) -> str:
     """The whole page."""
     counts = [(sum(claim.verdict == verdict for claim in claims), verdict) for verdict in MARKS]
     told = ", ".join(f"{verdict}: {number}" for number, verdict in counts if number)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Claims: {escape(study.name)}</title>
-<style>
-{PAGE_STYLE}{CLAIMS_STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kind">Claims</p>
-<h1>{escape(study.name)}</h1>
-<p class="note">{escape(study.question)}</p>
+    return document(
+        title=f"Claims: {escape(study.name)}",
+        style=CLAIMS_STYLE,
+        kind="Claims",
+        heading=escape(study.name),
+        head=[
+            f"""<p class="note">{escape(study.question)}</p>
 <p class="note">{told or "No claims"}. Intervals are of 95 % unless stated; a claim holds if all of its lines do,
 and any line can refute it (corrected for their number). &ldquo;Not enough power&rdquo; means that the data show neither.</p>
-{_overview(claims)}
-</header>
-{_joined(_section(claim, study.claims[claim.name], claims) for claim in claims)}
-</main>
-</body>
-</html>
-"""
+{_overview(claims)}"""
+        ],
+        body=(_section(claim, study.claims[claim.name], claims) for claim in claims),
+    )
 
 
 def _overview(claims: Sequence[ClaimRecord]) -> str:
@@ -207,7 +196,7 @@ def _details(claim: ClaimRecord) -> str:
     for cell in [*claim.cells, *claim.pooled]:
         if cell.details:
             groups.setdefault(_place(cell), []).append(cell)
-    return _joined(_beside(f"{place}: " if _several(claim) else "", cells) for place, cells in groups.items())
+    return joined(_beside(f"{place}: " if _several(claim) else "", cells) for place, cells in groups.items())
 
 
 def _beside(place: str, cells: Sequence[ClaimCell]) -> str:
@@ -289,8 +278,4 @@ def _number(value: float) -> str:
 
 def _table(heads: Sequence[str], rows: Iterable[str]) -> str:
     head = "".join(f'<th scope="col"{" class=text" if text == PAIR else ""}>{text}</th>' for text in heads)
-    return _joined(["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return "\n".join(parts)
+    return joined(["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])

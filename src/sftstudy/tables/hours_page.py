@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 from sftstudy.hours import KEYS, RULES, Charge, Hours, Row, Spent, Unit
-from sftstudy.tables.style import PAGE_STYLE
+from sftstudy.tables.pieces import document, joined
 
 UNITS: dict[Unit, str] = {"GPU": "GPU-hours", "process": "process-hours"}
 """An attempt without a GPU counts in process-hours: its processes times the hours that it took."""
@@ -19,9 +19,7 @@ COLUMNS = ("attempts", "not finished", *PARTS)
 MAX_RUNS, MAX_LOSSES = 40, 15
 """What the page has room for; the CSV file has all."""
 
-STYLE = (
-    PAGE_STYLE
-    + """\
+STYLE = """\
 td.bar { width: 22%; padding-left: 1em; }
 td.bar div { display: flex; height: .8em; }
 td.bar i, .key i { background: var(--bar); }
@@ -32,7 +30,6 @@ td.bar i.overhead, .key i.overhead { background: var(--line); }
 .key i:first-child { margin-left: 0; }
 th[scope=row] { overflow-wrap: anywhere; }
 """
-)
 
 DEFINITION = (
     "useful: steps, scored blocks, answers and replies that stand in a record of today's spec, or in state from which work goes on",
@@ -74,33 +71,24 @@ def to_html(hours: Hours) -> str:
     """The whole page."""
     title = escape(", ".join(hours.studies))
     sections = [section for unit in _units(hours) for section in _sections(hours, unit)]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Hours: {title}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kind">Hours</p>
-<h1>{title}</h1>
-<ul class="remarks calm">
-{_joined(f"<li>{line}</li>" for line in [*_headline(hours), *map(escape, remarks(hours))])}
+    return document(
+        title=f"Hours: {title}",
+        style=STYLE,
+        kind="Hours",
+        heading=title,
+        head=[
+            f"""<ul class="remarks calm">
+{joined(f"<li>{line}</li>" for line in [*_headline(hours), *map(escape, remarks(hours))])}
 </ul>
-<p class="note key"><i></i>useful<i class="wasted"></i>wasted<i class="overhead"></i>overhead</p>
-</header>
-{_joined(sections)}
+<p class="note key"><i></i>useful<i class="wasted"></i>wasted<i class="overhead"></i>overhead</p>"""
+        ],
+        body=[
+            f"""{joined(sections)}
 <section>
-{_joined(f'<p class="note">{escape(line)}</p>' for line in DEFINITION)}
-</section>
-</main>
-</body>
-</html>
-"""
+{joined(f'<p class="note">{escape(line)}</p>' for line in DEFINITION)}
+</section>"""
+        ],
+    )
 
 
 def remarks(hours: Hours) -> list[str]:
@@ -227,7 +215,7 @@ def _section(title: str, note: str, groups: Sequence[tuple[str, Sequence[Row]]],
     return f"""<section>
 <h2>{title} <small>{escape(note)}</small></h2>
 <table><thead><tr>{head}</tr></thead><tbody>
-{_joined(lines)}
+{joined(lines)}
 </tbody></table>
 </section>"""
 
@@ -250,10 +238,6 @@ def _losses(lost: Sequence[Charge], note: str) -> str:
     return f"""<section>
 <h2>Attempts that did not finish, by what they wasted <small>{escape(note)}</small></h2>
 <table><thead><tr><th></th><th>end</th><th>useful</th><th>wasted</th></tr></thead><tbody>
-{_joined(lines)}
+{joined(lines)}
 </tbody></table>
 </section>"""
-
-
-def _joined(lines: Iterable[str]) -> str:
-    return "\n".join(lines)

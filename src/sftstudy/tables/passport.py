@@ -5,7 +5,7 @@ The page is HTML with its style and its charts inside: no scripts, no other file
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import chain, zip_longest
@@ -16,7 +16,7 @@ from sftstudy.locate import name_of
 from sftstudy.paths import Layout
 from sftstudy.records import DataRecord, LengthHistogram, ModelRecord, OverlapExample, OverlapRecord, PhaseRecord
 from sftstudy.spec import OverlapSpec
-from sftstudy.tables.style import PAGE_STYLE
+from sftstudy.tables.pieces import document, joined
 
 MAX_EXAMPLES, MAX_SHOWN_WORDS = 6, 18
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 114, 30, 4, 14, 98
@@ -57,30 +57,19 @@ def to_html(passport: Passport) -> str:
     calm = "" if found else " calm"
     lines = found or ["Nothing was dropped or cut off, every reply trains its closing token, and no benchmark's words were found."]
     sections = [_phase(phase, passport.definitions[phase], record) for phase, record in passport.phases.items()]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Data passport: {title}</title>
-<style>
-{PAGE_STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kind">Data passport</p>
-<h1>{title}</h1>
-<p class="note">data set &times; chat template &times; model</p>
+    return document(
+        title=f"Data passport: {title}",
+        style="",
+        kind="Data passport",
+        heading=title,
+        head=[
+            f"""<p class="note">data set &times; chat template &times; model</p>
 <ul class="remarks{calm}">
-{_joined(f"<li>{line}</li>" for line in lines)}
-</ul>
-</header>
-{_joined([*sections, _overlap(passport), _hashes(passport)])}
-</main>
-</body>
-</html>
-"""
+{joined(f"<li>{line}</li>" for line in lines)}
+</ul>"""
+        ],
+        body=[*sections, _overlap(passport), _hashes(passport)],
+    )
 
 
 def remarks(passport: Passport) -> list[str]:
@@ -190,7 +179,7 @@ def _histogram(histogram: LengthHistogram, lengths: Mapping[str, float]) -> str:
 <figcaption>Samples by length in tokens</figcaption>
 <svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Samples by length: {told}">
 <text x="{LEFT - 4}" y="{TOP + 9}" text-anchor="end">{most:,}</text>
-{_joined(bars)}
+{joined(bars)}
 <line class="axis" x1="{LEFT}" y1="{BOTTOM}" x2="{WIDTH - RIGHT}" y2="{BOTTOM}"/>
 <line class="middle" x1="{middle:.1f}" y1="{TOP - 12}" x2="{middle:.1f}" y2="{BOTTOM}"/>
 <text x="{beside:.1f}" y="{TOP - 4}" text-anchor="{anchor}">median {lengths["median"]:,.0f}</text>
@@ -224,7 +213,7 @@ def _overlap(passport: Passport) -> str:
         f"{escape(benchmark)} item {example.item_number:,}, {escape(_short(example.item))}</span></li>"
         for phase, benchmark, example in examples(overlap, phases)
     ]
-    listed = f'\n<ol class="examples">\n{_joined(shown)}\n</ol>' if shown else ""
+    listed = f'\n<ol class="examples">\n{joined(shown)}\n</ol>' if shown else ""
     return f"""<section>
 <h2>Overlap with benchmarks <small>items and training rows that share {overlap.num_words} words in a row, or a whole short text
 of {overlap.min_words} different words or more</small></h2>
@@ -269,16 +258,12 @@ def _table(heads: Sequence[str], rows: Sequence[str], *, caption: str = "", grou
     lines = [f"<tr>{line}</tr>" for line in (above, head) if line]
     if lines:
         parts += ["<thead>", *lines, "</thead>"]
-    return _joined([*parts, "<tbody>", *rows, "</tbody>", "</table>"])
+    return joined([*parts, "<tbody>", *rows, "</tbody>", "</table>"])
 
 
 def _row(head: str, *cells: str, style: str = "") -> str:
     opened = f'<tr class="{style}">' if style else "<tr>"
     return f'{opened}<th scope="row">{head}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return "\n".join(parts)
 
 
 def _percent(part: float, whole: float) -> str:

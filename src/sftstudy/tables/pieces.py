@@ -11,8 +11,10 @@ WIDTH, HEIGHT, EDGE = 190, 22, 6
 """Of an interval's chart, in its own units."""
 
 
-def document(*, title: str, style: str, kind: str, heading: str, head: Iterable[str], body: Iterable[str]) -> str:
-    """A page: what kind it is and what it is called, what stands below that, and its sections."""
+def document(
+    *, title: str, style: str, kind: str, heading: str, head: Iterable[str], body: Iterable[str], after: Iterable[str] = ()
+) -> str:
+    """A page: what kind it is and what it is called, what stands below that, its sections, and what is shown on demand."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -31,7 +33,7 @@ def document(*, title: str, style: str, kind: str, heading: str, head: Iterable[
 </header>
 {joined(body)}
 </main>
-</body>
+{joined([*after, "</body>"])}
 </html>
 """
 

@@ -10,15 +10,13 @@ from sftstudy import forecast, needs
 from sftstudy.forecast import Need
 from sftstudy.outlook import PLACES, Fit, Link, Outlook, Work, hours
 from sftstudy.survival import KEEP, RUNG
-from sftstudy.tables.style import PAGE_STYLE
+from sftstudy.tables.pieces import document, joined
 
 COLUMNS = ("runs", "stages", "checkpoints", "training", "scoring", "GPU-hours", "judge calls", "cost")
 MAX_NAMES, MAX_FITS, MAX_STUDIES, MAX_STARTS = 3, 8, 24, 16
 """What a page has room for; the text has all."""
 
-STYLE = (
-    PAGE_STYLE
-    + """\
+STYLE = """\
 .chain { display: grid; grid-template-columns: minmax(12em, 1fr) 2fr 4em; gap: .15em .8em; margin-top: .5em; font-size: .92em; }
 .chain span { overflow-wrap: anywhere; }
 .chain i { display: block; height: .8em; margin-top: .25em; background: var(--bar); }
@@ -33,7 +31,6 @@ STYLE = (
 @media print { body { font-size: 8.6px; line-height: 1.3; } section { margin-top: .7em; padding-top: .4em; } }
 @media screen and (max-width: 640px) { .fits { grid-template-columns: 1fr; } .jobs { columns: 2; } }
 """
-)
 
 
 def rows_of(outlook: Outlook) -> dict[str, Work]:
@@ -94,26 +91,19 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
         *([f"<b>Does not fit</b> as the recipe says: {escape(_names(outlook.too_large))}."] if outlook.too_large else []),
     ]
     studies = list(outlook.studies.items())[:MAX_STUDIES]
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Plan: {title}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kind">Plan</p>
-<h1>{title}</h1>
-<p class="note">on {escape(_site(outlook))}</p>
+    return document(
+        title=f"Plan: {title}",
+        style=STYLE,
+        kind="Plan",
+        heading=title,
+        head=[
+            f"""<p class="note">on {escape(_site(outlook))}</p>
 <ul class="remarks calm">
-{_joined(f"<li>{line}</li>" for line in headline)}
-</ul>
-</header>
-<section>
+{joined(f"<li>{line}</li>" for line in headline)}
+</ul>"""
+        ],
+        body=[
+            f"""<section>
 <h2>What it takes <small>hours are GPU-hours</small></h2>
 {_table(["", *COLUMNS], [[label, *_cells(work)] for label, work in rows_of(outlook).items()])}
 </section>
@@ -124,26 +114,24 @@ def to_html(outlook: Outlook, *, jobs: Mapping[str, int], disk: str) -> str:
 <section>
 <h2>Longest chain <small>{_hours(hours(outlook.chain))}</small></h2>
 <div class="chain">
-{_joined(_bar(link, max(one.hours for one in outlook.chain)) for link in outlook.chain)}
+{joined(_bar(link, max(one.hours for one in outlook.chain)) for link in outlook.chain)}
 </div>
 </section>
 {_starts(outlook)}
 <div class="fits">
-{_joined(_fit(fit) for fit in outlook.fits[:MAX_FITS])}
+{joined(_fit(fit) for fit in outlook.fits[:MAX_FITS])}
 </div>
 <section>
 <h2>Jobs left <small>{sum(jobs.values()):,}</small></h2>
 <ul class="jobs">
-{_joined(f"<li>{escape(rule)} <b>{count:,}</b></li>" for rule, count in jobs.items())}
+{joined(f"<li>{escape(rule)} <b>{count:,}</b></li>" for rule, count in jobs.items())}
 </ul>
 </section>
 <section>
-{_joined(f'<p class="note">{escape(line)}</p>' for line in _assumptions(outlook))}
-</section>
-</main>
-</body>
-</html>
-"""
+{joined(f'<p class="note">{escape(line)}</p>' for line in _assumptions(outlook))}
+</section>"""
+        ],
+    )
 
 
 def _site(outlook: Outlook) -> str:
@@ -269,7 +257,7 @@ def _fit(fit: Fit) -> str:
     return f"""<section>
 <h2>Does it fit: {escape(fit.model)} <small>{escape(note)}</small></h2>
 <table><thead><tr><th></th>{head}</tr></thead><tbody>
-{_joined(rows)}
+{joined(rows)}
 </tbody></table>
 </section>"""
 
@@ -277,7 +265,7 @@ def _fit(fit: Fit) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows]
     columns = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><thead><tr>{columns}</tr></thead><tbody>\n{_joined(lines)}\n</tbody></table>"
+    return f"<table><thead><tr>{columns}</tr></thead><tbody>\n{joined(lines)}\n</tbody></table>"
 
 
 def _bar(link: Link, longest: float) -> str:
@@ -294,7 +282,3 @@ def _starts(outlook: Outlook) -> str:
 <h2>Several starts <small>{escape(STARTS)}</small></h2>
 {_table(["", "starts"], [*([job, f"{number:,}"] for job, number in shown), *more])}
 </section>"""
-
-
-def _joined(lines: Iterable[str]) -> str:
-    return "\n".join(lines)

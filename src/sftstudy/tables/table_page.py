@@ -20,9 +20,9 @@ from sftstudy.pedigree import (
     SourceCheckpoint,
 )
 from sftstudy.tables.configuration import value_text
+from sftstudy.tables.pieces import document, joined
 from sftstudy.tables.printed import BETTER, FEWEST, Block, Printed, Text, number_text
 from sftstudy.tables.published import EVIDENCE
-from sftstudy.tables.style import PAGE_STYLE
 
 RESULTS = "../../../"
 """From a study's tables to the root of the records."""
@@ -35,9 +35,7 @@ MEANINGS: dict[str, str] = {
 MOST_MISSING = 6
 MADE: dict[str, str] = {"training": "Trained", "scores": "Scored"}
 
-STYLE = (
-    PAGE_STYLE
-    + f"""\
+STYLE = f"""\
 .scroll {{ overflow-x: auto; margin: .5em -.4em 0; padding: 0 .4em; }}
 td, tbody th {{ vertical-align: top; white-space: nowrap; }}
 .long td, .long th {{ white-space: normal; text-align: left; overflow-wrap: anywhere; }}
@@ -82,7 +80,6 @@ summary {{ cursor: pointer; }}
 }}
 @media screen and (max-width: 640px) {{ main {{ padding: 1em; }} dl {{ grid-template-columns: 1fr; }} }}
 """
-)
 
 
 def to_html(printed: Printed) -> str:
@@ -91,34 +88,23 @@ def to_html(printed: Printed) -> str:
     pedigree = printed.pedigree
     texts = [text for block in printed.blocks for row in [*block.rows, (block.base or Text(""),)] for text in row]
     keys = dict.fromkeys(text.key for text in texts if text.key)
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Table: {name}</title>
-<style>
-{STYLE}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kind">Table</p>
-<h1>{escape(printed.caption)}</h1>
-<p class="note">{name}. A click on a number shows what it rests on.</p>
-</header>
-{_joined(_block(block, printed) for block in printed.blocks)}
+    return document(
+        title=f"Table: {name}",
+        style=STYLE,
+        kind="Table",
+        heading=escape(printed.caption),
+        head=[f"""<p class="note">{name}. A click on a number shows what it rests on.</p>"""],
+        body=[
+            f"""{joined(_block(block, printed) for block in printed.blocks)}
 <section>
 <ul class="notes">
-{_joined(f"<li>{escape(note)}</li>" for note in printed.notes)}
+{joined(f"<li>{escape(note)}</li>" for note in printed.notes)}
 </ul>
 </section>
-{_benchmarks(pedigree)}<p class="note files">{_files(printed.table)}</p>
-</main>
-{_joined(_popover(printed, key, pedigree.cells[key]) for key in keys)}
-</body>
-</html>
-"""
+{_benchmarks(pedigree)}<p class="note files">{_files(printed.table)}</p>"""
+        ],
+        after=(_popover(printed, key, pedigree.cells[key]) for key in keys),
+    )
 
 
 def _block(block: Block, printed: Printed) -> str:
@@ -130,7 +116,7 @@ def _block(block: Block, printed: Printed) -> str:
         )
         for row in block.rows
     ]
-    body = _joined(f"<tr>{row}</tr>" for row in rows)
+    body = joined(f"<tr>{row}</tr>" for row in rows)
     style = "scroll long" if printed.wide else "scroll"
     base = f", base {_cell(block.base)}" if block.base else ""
     return f"""<section>
@@ -166,7 +152,7 @@ def _benchmarks(pedigree: PedigreeRecord) -> str:
         rows = [[escape(task), escape(t.version), _code(t.items_hash), _code(t.protocol_hash)] for task, t in asked.tasks.items()]
         table = _table(["task", "version", "items hash", "protocol hash"], rows)
         parts += [f"<details><summary>{escape(name)}: {len(rows)}</summary>\n{table}\n</details>"] if rows else []
-    return f'<section class="tasks">\n<h2>Tasks and groups of them</h2>\n{_joined(parts)}\n</section>\n' if parts else ""
+    return f'<section class="tasks">\n<h2>Tasks and groups of them</h2>\n{joined(parts)}\n</section>\n' if parts else ""
 
 
 # --- pedigrees -------------------------------------------------------------------------------------------------------
@@ -227,7 +213,7 @@ def _score(pedigree: PedigreeRecord, key: str, cell: ScoreCell) -> str:
         for name, title in MADE.items()
     }
     table = f'<div class="scroll">{_table(heads, rows)}</div>' if rows else ""
-    return _joined(
+    return joined(
         [
             _facts(facts),
             table,
@@ -348,13 +334,13 @@ def _made(record: MadeBy) -> str:
 def _facts(facts: dict[str, str]) -> str:
     """Names and HTML; empty ones are left out."""
     lines = [f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts.items() if text]
-    return f"<dl>\n{_joined(lines)}\n</dl>" if lines else ""
+    return f"<dl>\n{joined(lines)}\n</dl>" if lines else ""
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     lines = [f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{_joined(lines)}\n</tbody></table>"
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{joined(lines)}\n</tbody></table>"
 
 
 def _list(lines: Iterable[str]) -> str:
@@ -369,7 +355,3 @@ def _link(path: str, shown: str) -> str:
 
 def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
-
-
-def _joined(parts: Iterable[str]) -> str:
-    return "\n".join(parts)
