@@ -1,6 +1,10 @@
 """What a training job asks of SLURM, where there is none or its answer is odd. `tests/slurm` asks a real one."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +50,28 @@ def test_what_slurm_will_not_queue_again_ends_with_a_status_of_its_own(
         raise OutOfTimeError("the job's time is up")
     assert exit_status(caught.value) == OUT_OF_TIME
     assert "scontrol: Requested operation is presently disabled" in capsys.readouterr().err
+
+
+WAITING = """
+import signal
+from sftstudy.errors import OutOfTimeError
+from sftstudy.train import slurm
+signal.signal(signal.SIGTERM, lambda *_: None)
+with slurm.queued_again():
+    raise OutOfTimeError("the job's time is up")
+"""
+
+
+def test_a_job_that_was_queued_again_ends_when_slurm_tells_it_to(tmp_path: Path) -> None:
+    """Whatever was done with SIGTERM before: to launchers it is a thing to pass on."""
+    (tmp_path / "scontrol").write_text("#!/bin/sh\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
+    with subprocess.Popen([sys.executable, "-c", WAITING], env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert process.stderr.readline() == "the job's time is up; job 7 was queued again\n"
+        process.terminate()
+        assert process.wait(timeout=30) == -signal.SIGTERM
 
 
 def test_time_is_up_when_a_step_two_saves_and_the_spare_would_not_fit() -> None:

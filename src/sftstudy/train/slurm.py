@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -58,6 +59,8 @@ def queued_again() -> Iterator[None]:
         number = job()
         if number is None or _ask(["scontrol", "requeue", number]) is None:
             raise
+        # what is saved need not be told to save: SLURM's SIGTERM ends this process, and the job's nodes are free
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         print(f"{error}; job {number} was queued again", file=sys.stderr, flush=True)
         time.sleep(PATIENCE_S)
         raise
