@@ -16,10 +16,11 @@ LEFT_ASIDE: Mapping[str, Mapping[str, str]] = {
     "*.answers.jsonl": {"tstamp": "when the question was answered"},
     "*.judgments.jsonl": {"tstamp": "when the verdict was given"},
     "guide.json": {"device_hours": "the steps' times, added up"},
+    "audit.json": {"hours": "the steps' times, added up", "hours_saved": "by the pace of finished stages"},
 }
 """File name -> keys of its objects, at any depth, that are not compared, and why. Of all other files every byte counts."""
 
-PAGES = {"guide.html": "guide.json"}
+PAGES = {"guide.html": "guide.json", "audit.md": "audit.json", "screen.html": "audit.json"}
 """Pages that print such keys -> the file that they show, which is compared instead."""
 
 ATTEMPTS = "attempts"

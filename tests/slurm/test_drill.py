@@ -125,7 +125,7 @@ def test_snakemake_is_interrupted(drill: Drill) -> None:
     job = drill.job("train_stage")
     snakemake.send_signal(signal.SIGINT)
     drill.end(status=1)
-    assert job not in run("squeue", "--noheader", "--format=%i").split()
+    drill.wait_for(lambda: job not in run("squeue", "--noheader", "--format=%i").split(), f"job {job} goes on", patience_s=60)
     assert "lock" not in drill.doctor()
     drill.start()
     assert drill.rules(drill.end()) == ["train_stage"]
