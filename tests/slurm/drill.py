@@ -268,7 +268,7 @@ class Drill:
 
 def _is_of(process: psutil.Process, job: str) -> bool:
     """Whether SLURM has it for a job: a process of the job, or SLURM's own beside it."""
-    if (process.info["cmdline"] or [""])[0].startswith(f"slurmstepd: [{job}."):
+    if " ".join(process.info["cmdline"] or []).startswith(f"slurmstepd: [{job}."):
         return True
     try:
         return process.environ().get("SLURM_JOB_ID") == job
