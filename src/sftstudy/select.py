@@ -239,7 +239,7 @@ def _read_exam(stage: StageSpec, suite: SuiteSpec, *, benchmark: str, selection:
             if (table["weight"] != 1).any():
                 raise StudyError(f"{benchmark}: its items have unequal weights; choose by `best` or `last`, without holdout")
             for ckpt, rows in table.groupby("ckpt"):
-                arms[str(ckpt)] = join_items((0,), [rows], clustered=planned.clustered, families=planned.families)
+                arms[str(ckpt)] = join_items((0,), [rows], planned)
     return Exam(scores, planned, arms)
 
 

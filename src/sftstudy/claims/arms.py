@@ -23,7 +23,7 @@ from sftstudy.stats import Difference, ItemScores
 from sftstudy.stats.equivalence import Effect
 from sftstudy.stats.peaks import Curves, in_first_half, optimism, ratio_to_peak
 from sftstudy.stats.power import needed
-from sftstudy.tables.aggregate import Pair, Point, Results, Run, join_items, peak
+from sftstudy.tables.aggregate import Pair, Point, Results, Run, peak
 
 READINGS: tuple[Reading, ...] = ("last", "peak", "held-out-peak", *CURRENCIES)
 
@@ -228,9 +228,7 @@ class Arms:
 
     def join(self, runs: Sequence[Run], points: Sequence[Point], benchmark: str) -> ItemScores:
         """One point of each run, on a benchmark, as one arm."""
-        planned = self.results.study.benchmarks[benchmark]
-        tables = [self.results.items_of(point, benchmark) for point in points]
-        return join_items(tuple(run.seed for run in runs), tables, clustered=planned.clustered, families=planned.families)
+        return self.results.join([run.seed for run in runs], points, benchmark)
 
     def _held_out(self, runs: Sequence[Run], benchmark: str, planned: PlannedBenchmark) -> ItemScores | None:
         """Each run's peak on the first half of the items, as it scores on the second.

@@ -170,22 +170,13 @@ class Results:
 
     def curves(self, pair: Pair, recipe: str, benchmark: str, *, over: Literal["samples_seen", "samples_spent"]) -> Curves | None:
         """All checkpoints of the complete runs of a recipe; None if there is none, runs differ in length, or one was raced."""
-        planned = self.study.benchmarks[benchmark]
         runs = [run for run in self.runs(pair, recipe, benchmark) if run.complete]
         if not runs or len({len(run.points) for run in runs}) > 1 or any(run.raced for run in runs):
             return None
         sign = 1.0 if runs[0].points[0].higher_is_better else -1.0
         ordered = [sorted(run.points, key=lambda point: (getattr(point, over), point.stage, point.ckpt)) for run in runs]
-        seeds = tuple(run.seed for run in runs)
-        columns = [
-            join_items(
-                seeds,
-                [self.items_of(point, benchmark) for point in points],
-                clustered=planned.clustered,
-                families=planned.families,
-            )
-            for points in zip(*ordered, strict=True)
-        ]
+        seeds = [run.seed for run in runs]
+        columns = [self.join(seeds, points, benchmark) for points in zip(*ordered, strict=True)]
         return Curves(
             samples=np.array([[getattr(point, over) for point in points] for points in ordered], dtype=float),
             values=sign * np.stack([column.values for column in columns], axis=1),
@@ -229,6 +220,11 @@ class Results:
         definition = self.study.benchmarks[benchmark]
         runs = self.runs(pair, recipe, benchmark)
         return make_cell(runs, measure, definition, lambda point: self.items_of(point, benchmark))
+
+    def join(self, seeds: Sequence[int], points: Sequence[Point], benchmark: str) -> ItemScores:
+        """One point of each seed, on a benchmark, as one arm."""
+        tables = [self.items_of(point, benchmark) for point in points]
+        return join_items(tuple(seeds), tables, self.study.benchmarks[benchmark])
 
     def items_of(self, point: Point, benchmark: str) -> pd.DataFrame:
         """Per-item rows of one point."""
@@ -291,7 +287,7 @@ def make_cell(
     points = [_chosen(run, measure) for run in complete]
     seeds = tuple(run.seed for run in complete)
     tables = [items_of(point) for point in points]
-    scores = join_items(seeds, tables, clustered=benchmark.clustered, families=benchmark.families)
+    scores = join_items(seeds, tables, benchmark)
     return Cell(
         scores=scores,
         estimate=stats.estimate(scores, benchmark.unit, average=benchmark.average),
@@ -309,13 +305,11 @@ def _chosen(run: Run, measure: Measure) -> Point:
     return peak(run.points) if measure == "peak" else run.points[-1]
 
 
-def join_items(
-    seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], *, clustered: bool, families: Mapping[str, Sequence[str]] | None = None
-) -> ItemScores:
+def join_items(seeds: tuple[int, ...], tables: Sequence[pd.DataFrame], benchmark: PlannedBenchmark) -> ItemScores:
     """Item tables of several seeds side by side. Raises StudyError if they do not hold the same items.
 
-    `families`: name -> tasks that are one stratum. `clustered`: turns of one question, items that share what stands before the last
-    `.` of their name, are drawn together.
+    The tasks of a family are one stratum. Of a clustered benchmark the turns of one question, items that share what stands before
+    the last `.` of their name, are drawn together.
     """
     columns: list[pd.Series[float]] = []
     for table in tables:
@@ -324,13 +318,13 @@ def join_items(
     keys = [str(key) for key in columns[0].index]
     if any(list(column.index) != keys for column in columns):
         raise StudyError("seeds of one recipe were scored on different items; collect the scores again and see missing.csv")
-    parts, family = [key.split("\t") for key in keys], strata(families or {})
+    parts, family = [key.split("\t") for key in keys], strata(benchmark.families)
     return ItemScores(
         seeds=seeds,
         items=tuple(keys),
         tasks=tuple(family.get(task, task) for task, _, _ in parts),
         clusters=tuple(
-            item.rpartition(".")[0] or item if clustered else key for key, (_, item, _) in zip(keys, parts, strict=True)
+            item.rpartition(".")[0] or item if benchmark.clustered else key for key, (_, item, _) in zip(keys, parts, strict=True)
         ),
         values=np.array([column.to_numpy() for column in columns]),
     )

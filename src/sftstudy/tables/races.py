@@ -15,7 +15,7 @@ from sftstudy.paths import Layout
 from sftstudy.race import item_weights, looks, race, random_order
 from sftstudy.select import Candidate, choose
 from sftstudy.spec import StudySpec
-from sftstudy.tables.aggregate import Point, Results, join_items, load_results
+from sftstudy.tables.aggregate import Point, Results, load_results
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,7 @@ def _replay(
     num_orders: int,
 ) -> Line:
     planned = results.study.benchmarks[benchmark]
-    tables = [results.items_of(point, benchmark) for point in points]
-    found = join_items(tuple(range(len(points))), tables, clustered=False, families=planned.families)
+    found = results.join(range(len(points)), points, benchmark)
     better_high = points[0].higher_is_better
     values = found.values if better_high else 1 - found.values
     weights = item_weights(found.tasks, planned.average)

@@ -20,7 +20,7 @@ from sftstudy.config import ScoresFigure
 from sftstudy.paths import Layout
 from sftstudy.stats import Array, Estimate
 from sftstudy.stats.peaks import samples_to_peak
-from sftstudy.tables.aggregate import Pair, Point, Results, Run, join_items
+from sftstudy.tables.aggregate import Pair, Point, Results, Run
 from sftstudy.tables.figures import panels
 from sftstudy.tables.figures.labels import End
 from sftstudy.tables.figures.look import Line
@@ -182,6 +182,4 @@ def segments(results: Results, benchmark: str, runs: Sequence[Run], starts: Mapp
 def _estimate(results: Results, benchmark: str, seeds: Sequence[int], points: Sequence[Point]) -> Estimate | None:
     """Mean of one checkpoint per seed, with its interval over items and seeds, as tables print it."""
     planned = results.study.benchmarks[benchmark]
-    tables = [results.items_of(point, benchmark) for point in points]
-    scores = join_items(tuple(seeds), tables, clustered=planned.clustered, families=planned.families)
-    return stats.estimate(scores, planned.unit, average=planned.average)
+    return stats.estimate(results.join(seeds, points, benchmark), planned.unit, average=planned.average)
