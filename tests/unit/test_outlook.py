@@ -133,7 +133,7 @@ def test_a_limit_is_told_with_the_starts_that_it_makes(tmp_path: Path) -> None:
     page, text = (show(found, jobs={}, disk="disk: none") for show in (to_html, to_text))
     for job, number in found.starts.items():
         assert re.search(rf"{re.escape(job)} +{number} starts", text)
-        assert f"<th>{job}</th><td>{number}</td>" in page
+        assert f'<th scope="row">{job}</th><td>{number}</td>' in page
     assert found.shared.gpu_hours > whole.shared.gpu_hours  # each start loads the model again
     (warning,) = outlook(plan_in(tmp_path), Site(slow, gpu_max_runtime=10)).warnings
     assert warning.startswith("STUDY_GPU_MAX_RUNTIME: a job ends after 10 min, its first state on the way is saved after ")
@@ -185,7 +185,7 @@ def test_the_page_is_one_file_and_says_what_the_text_says(found: Outlook, tmp_pa
     page, text = to_html(found, jobs=jobs, disk=disk), to_text(found, jobs=jobs, disk=disk)
     assert not re.findall(r"(?:src|href)=|<script|url\(|@import", page)
     for row in ("as planned", "each study by itself", "every run from the base"):
-        (cells,) = re.findall(rf"<th>{row}</th>(.*?)</tr>", page)
+        (cells,) = re.findall(rf'<th scope="row">{row}</th>(.*?)</tr>', page)
         line = next(line for line in text.splitlines() if line.startswith(row))
         assert re.findall(r"<td>([^<]+)</td>", cells) == line.removeprefix(row).split()
     assert page == to_html(outlook(plan_in(tmp_path), Site(GPUS["H100"])), jobs=jobs, disk=disk)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from sftstudy.config import MarginRule, MedianRule, PaperRule, RandomRule, Screen, TopRule
@@ -12,12 +12,9 @@ from sftstudy.tables.audit import CompetitorReport, Correlation, PairReport, Run
 from sftstudy.tables.audit_figures import SIGNALS
 from sftstudy.tables.figures import STYLE
 from sftstudy.tables.figures import WIDTH as TWO_COLUMNS
-from sftstudy.tables.pieces import document, joined
+from sftstudy.tables.pieces import document, interval_chart, joined, table_of
 from sftstudy.tables.printed import number_text
 from sftstudy.tables.style import CLAIMS_STYLE
-
-WIDTH, HEIGHT, EDGE = 190, 22, 6
-"""Of an interval's chart, in its own units."""
 
 UNLIKE = 1.5
 """Ratio of samples seen at a rung beyond which signals are of unlike places in training."""
@@ -223,9 +220,9 @@ def _section(screen: Screen, report: PairReport) -> str:
 <ul class="plain">
 {words}
 </ul>
-{_table(["signal at a rung", "go", "stop", "audit", "rank correlation with the final score", ""], rungs)}
+{table_of(["signal at a rung", "go", "stop", "audit", "rank correlation with the final score", ""], rungs)}
 <p class="note">{escape(CORRELATIONS)}</p>
-{_table(["competitor", "outcome", "final score", "samples trained", ""], rows)}
+{table_of(["competitor", "outcome", "final score", "samples trained", ""], rows)}
 </section>"""
 
 
@@ -248,16 +245,4 @@ def _chart(correlation: Correlation) -> str:
     """The interval of a correlation on the axis from -1 to 1."""
     if correlation.rho is None or correlation.low is None or correlation.high is None:
         return ""
-    low, value, high = (EDGE + (WIDTH - 2 * EDGE) * (x + 1) / 2 for x in (correlation.low, correlation.rho, correlation.high))
-    middle = HEIGHT / 2
-    return (
-        f'<svg class="interval" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="interval from -1 to 1">'
-        f'<line class="zero" x1="{WIDTH / 2}" y1="1" x2="{WIDTH / 2}" y2="{HEIGHT - 1}"/>'
-        f'<line class="range" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>'
-        f'<circle class="value" cx="{value:.1f}" cy="{middle}" r="3.4"/></svg>'
-    )
-
-
-def _table(heads: Sequence[str], rows: Iterable[str]) -> str:
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return joined(["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])
+    return interval_chart(correlation.low, correlation.rho, correlation.high, reach=1.0, label="interval from -1 to 1")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from sftstudy.claims.verdicts import I2, TAU, Q
 from sftstudy.config import ArmsClaim, Claim, RobustnessClaim, SignalClaim
 from sftstudy.findings import ClaimCell, ClaimEffect, ClaimRecord
 from sftstudy.spec import StudySpec
-from sftstudy.tables.pieces import document, interval_chart, joined
+from sftstudy.tables.pieces import document, interval_chart, joined, table_of
 from sftstudy.tables.style import CLAIMS_STYLE
 
 MARKS = {"holds": "holds", "does not hold": "fails", "not enough power": "open"}
@@ -68,7 +68,7 @@ def _overview(claims: Sequence[ClaimRecord]) -> str:
         f"<td>{escape(claim.finding or '')}</td><td>{_badge(claim.verdict)}</td></tr>"
         for claim in claims
     ]
-    return _table(["claim", "finding", "verdict"], rows)
+    return table_of(["claim", "finding", "verdict"], rows)
 
 
 def _section(claim: ClaimRecord, asked: Claim, claims: Sequence[ClaimRecord]) -> str:
@@ -105,7 +105,7 @@ def _lines(claim: ClaimRecord) -> str:
         reach = _reach(claim, [other for other in cells if other.benchmark == cell.benchmark])
         places = [f'<th scope="row">{_place(cell)}</th>'] if _several(claim) else []
         rows.append(_row([f'<th scope="row">{escape(cell.benchmark)}</th>', *places], claim, cell, reach))
-    return f"{_table(heads, rows)}\n{_details(claim)}"
+    return f"{table_of(heads, rows, words=(PAIR,))}\n{_details(claim)}"
 
 
 def _robustness(claim: ClaimRecord, asked: RobustnessClaim, claims: Sequence[ClaimRecord]) -> str:
@@ -126,7 +126,7 @@ def _robustness(claim: ClaimRecord, asked: RobustnessClaim, claims: Sequence[Cla
             rows.append(f'<tr class="group"><th scope="rowgroup" colspan="{len(heads)}">{title}</th></tr>')
             rows += [_row([f'<th scope="row">{_place(cell)}</th>'], other, cell, reach) for cell in pairs]
             rows.append(_row([f'<th scope="row">{_place(overall)}</th>'], other, overall, reach, kind="sum"))
-    return _table(heads, rows)
+    return table_of(heads, rows, words=(PAIR,))
 
 
 def _spread(cell: ClaimCell) -> str:
@@ -215,7 +215,7 @@ def _beside(place: str, cells: Sequence[ClaimCell]) -> str:
     else:
         title = f"{'unequal budgets; ' if unequal else ''}the same at other checkpoints and at equal budgets"
     title = place + title if place else title.capitalize()
-    table = _table(["", *costs, *(escape(cell.benchmark) for cell in cells)], rows)
+    table = table_of(["", *costs, *(escape(cell.benchmark) for cell in cells)], rows)
     return f"<details{' open' if unequal else ''}><summary>{title}</summary>\n{table}\n</details>"
 
 
@@ -274,8 +274,3 @@ def _p(p: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}".replace("-", "&minus;") if abs(value) < 10 else f"{value:,.1f}".replace("-", "&minus;")
-
-
-def _table(heads: Sequence[str], rows: Iterable[str]) -> str:
-    head = "".join(f'<th scope="col"{" class=text" if text == PAIR else ""}>{text}</th>' for text in heads)
-    return joined(["<table>", f"<thead><tr>{head}</tr></thead>", "<tbody>", *rows, "</tbody>", "</table>"])

@@ -16,7 +16,7 @@ from sftstudy.locate import name_of
 from sftstudy.paths import Layout
 from sftstudy.records import DataRecord, LengthHistogram, ModelRecord, OverlapExample, OverlapRecord, PhaseRecord
 from sftstudy.spec import OverlapSpec
-from sftstudy.tables.pieces import document, joined
+from sftstudy.tables.pieces import document, joined, row, table_of
 
 MAX_EXAMPLES, MAX_SHOWN_WORDS = 6, 18
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 300, 114, 30, 4, 14, 98
@@ -127,18 +127,18 @@ def _phase(phase: str, definition: Phase, record: PhaseRecord) -> str:
 def _rows_table(record: PhaseRecord) -> str:
     dropped = sorted(record.dropped.items(), key=lambda entry: (-entry[1], entry[0]))
     lines = [
-        _row("read", f"{record.num_read:,}"),
-        *(_row(escape(_plain(reason)), f"&minus;{count:,}", style="loss") for reason, count in dropped),
-        *([_row("repeated by weight", f"+{record.repeated:,}")] if record.repeated else []),
-        _row("kept", f"{record.num_samples:,}", style="sum"),
-        _row("of these cut off", f"{record.truncated:,}"),
+        row("read", f"{record.num_read:,}"),
+        *(row(escape(_plain(reason)), f"&minus;{count:,}", style="loss") for reason, count in dropped),
+        *([row("repeated by weight", f"+{record.repeated:,}")] if record.repeated else []),
+        row("kept", f"{record.num_samples:,}", style="sum"),
+        row("of these cut off", f"{record.truncated:,}"),
     ]
-    return _table([], lines, caption="Rows")
+    return table_of([], lines, caption="Rows")
 
 
 def _roles_table(record: PhaseRecord) -> str:
     lines = [
-        _row(
+        row(
             escape(role),
             f"{found.num_turns:,}",
             f"{found.num_tokens:,}",
@@ -146,7 +146,7 @@ def _roles_table(record: PhaseRecord) -> str:
         )
         for role, found in record.role_tokens.items()
     ]
-    return _table(["role", "turns", "tokens", "trained on"], lines, caption="Loss mask")
+    return table_of(["role", "turns", "tokens", "trained on"], lines, caption="Loss mask")
 
 
 def _facts(record: PhaseRecord) -> str:
@@ -207,7 +207,7 @@ def _overlap(passport: Passport) -> str:
             for hit in found
             for number in (hit.items_hit, hit.rows_hit)
         ]
-        lines.append(_row(escape(benchmark), "?" if found[0].unread else f"{found[0].num_items:,}", *cells))
+        lines.append(row(escape(benchmark), "?" if found[0].unread else f"{found[0].num_items:,}", *cells))
     shown = [
         f"<li>“{escape(_cut(example.words))}” <span>{escape(phase)}, {escape(_short(example.row))}; "
         f"{escape(benchmark)} item {example.item_number:,}, {escape(_short(example.item))}</span></li>"
@@ -217,7 +217,7 @@ def _overlap(passport: Passport) -> str:
     return f"""<section>
 <h2>Overlap with benchmarks <small>items and training rows that share {overlap.num_words} words in a row, or a whole short text
 of {overlap.min_words} different words or more</small></h2>
-{_table(heads, lines, groups=groups)}{listed}
+{table_of(heads, lines, groups=groups)}{listed}
 </section>"""
 
 
@@ -236,34 +236,16 @@ def _hashes(passport: Passport) -> str:
     made: dict[str, tuple[str, str]] = {phase: (record.data_hash, record.spec_hash) for phase, record in passport.phases.items()}
     checks = {"validation": passport.validation, "overlap": passport.overlap}
     made |= {name: (record.content_hash, record.spec_hash) for name, record in checks.items()}
-    lines = [_row(escape(name), *(f"<code>{value}</code>" for value in hashes)) for name, hashes in made.items()]
+    lines = [row(escape(name), *(f"<code>{value}</code>" for value in hashes)) for name, hashes in made.items()]
     base = passport.base
     return f"""<section class="hashes">
 <p class="note">Chat template <code>{escape(base.chat_template)}</code>, tokenizer <code>{base.tokenizer_hash}</code>,
 model <code>{base.spec_hash}</code></p>
-{_table(["record", "content hash", "spec hash"], lines)}
+{table_of(["record", "content hash", "spec hash"], lines)}
 </section>"""
 
 
 # --- pieces of a page ------------------------------------------------------------------------------------------------
-
-
-def _table(heads: Sequence[str], rows: Sequence[str], *, caption: str = "", groups: Mapping[str, int] | None = None) -> str:
-    """A table of `_row`s. `groups` is what stands above the heads -> over how many of them. All are HTML."""
-    parts = ["<table>"]
-    if caption:
-        parts.append(f"<caption>{caption}</caption>")
-    above = "".join(f'<th scope="colgroup" colspan="{width}">{text}</th>' for text, width in (groups or {}).items())
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    lines = [f"<tr>{line}</tr>" for line in (above, head) if line]
-    if lines:
-        parts += ["<thead>", *lines, "</thead>"]
-    return joined([*parts, "<tbody>", *rows, "</tbody>", "</table>"])
-
-
-def _row(head: str, *cells: str, style: str = "") -> str:
-    opened = f'<tr class="{style}">' if style else "<tr>"
-    return f'{opened}<th scope="row">{head}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def _percent(part: float, whole: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from html import escape
 
 from sftstudy.tables.style import PAGE_STYLE
@@ -57,10 +57,32 @@ def code(text: str) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, style: str = "") -> str:
     """A table whose first column names its rows. It scrolls by itself where the window is narrower."""
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    lines = [f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows]
-    opened = f'<div class="wide"><table class="{style}">' if style else '<div class="wide"><table>'
-    return joined([opened, f"<thead><tr>{head}</tr></thead>", "<tbody>", *lines, "</tbody>", "</table></div>"])
+    return f'<div class="wide">{table_of(heads, (row(*cells) for cells in rows), style=style)}</div>'
+
+
+def table_of(
+    heads: Sequence[str],
+    rows: Iterable[str],
+    *,
+    style: str = "",
+    caption: str = "",
+    groups: Mapping[str, int] | None = None,
+    words: Collection[str] = (),
+) -> str:
+    """A table of `row`s. `groups` is what stands above the heads -> over how many of them; heads in `words` are of text."""
+    parts = [f'<table class="{style}">' if style else "<table>"]
+    if caption:
+        parts.append(f"<caption>{caption}</caption>")
+    above = "".join(f'<th scope="colgroup" colspan="{width}">{text}</th>' for text, width in (groups or {}).items())
+    head = "".join(f'<th scope="col"{" class=text" if text in words else ""}>{text}</th>' for text in heads)
+    lines = "".join(f"<tr>{line}</tr>" for line in (above, head) if line)
+    return joined([*parts, *([f"<thead>{lines}</thead>"] if lines else []), "<tbody>", *rows, "</tbody>", "</table>"])
+
+
+def row(head: str, *cells: str, style: str = "") -> str:
+    """A line of a table, with its name first."""
+    opened = f'<tr class="{style}">' if style else "<tr>"
+    return f'{opened}<th scope="row">{head}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def interval_chart(

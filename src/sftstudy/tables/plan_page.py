@@ -10,7 +10,7 @@ from sftstudy import forecast, needs
 from sftstudy.forecast import Need
 from sftstudy.outlook import PLACES, Fit, Link, Outlook, Work, hours
 from sftstudy.survival import KEEP, RUNG
-from sftstudy.tables.pieces import document, joined
+from sftstudy.tables.pieces import document, joined, row, table_of
 
 COLUMNS = ("runs", "stages", "checkpoints", "training", "scoring", "GPU-hours", "judge calls", "cost")
 MAX_NAMES, MAX_FITS, MAX_STUDIES, MAX_STARTS = 3, 8, 24, 16
@@ -263,9 +263,7 @@ def _fit(fit: Fit) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"<tr><th>{escape(row[0])}</th>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows]
-    columns = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><thead><tr>{columns}</tr></thead><tbody>\n{joined(lines)}\n</tbody></table>"
+    return table_of(list(map(escape, head)), (row(*map(escape, cells)) for cells in rows))
 
 
 def _bar(link: Link, longest: float) -> str:

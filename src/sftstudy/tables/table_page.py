@@ -5,7 +5,7 @@ Pedigrees are popovers of HTML itself; `#` and a cell's key behind the page's ad
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
 
 from sftstudy.pedigree import (
@@ -20,7 +20,7 @@ from sftstudy.pedigree import (
     SourceCheckpoint,
 )
 from sftstudy.tables.configuration import value_text
-from sftstudy.tables.pieces import document, joined
+from sftstudy.tables.pieces import document, joined, row, table_of
 from sftstudy.tables.printed import BETTER, FEWEST, Block, Printed, Text, number_text
 from sftstudy.tables.published import EVIDENCE
 
@@ -150,7 +150,7 @@ def _benchmarks(pedigree: PedigreeRecord) -> str:
     parts = []
     for name, asked in pedigree.benchmarks.items():
         rows = [[escape(task), escape(t.version), _code(t.items_hash), _code(t.protocol_hash)] for task, t in asked.tasks.items()]
-        table = _table(["task", "version", "items hash", "protocol hash"], rows)
+        table = table_of(["task", "version", "items hash", "protocol hash"], (row(*cells) for cells in rows))
         parts += [f"<details><summary>{escape(name)}: {len(rows)}</summary>\n{table}\n</details>"] if rows else []
     return f'<section class="tasks">\n<h2>Tasks and groups of them</h2>\n{joined(parts)}\n</section>\n' if parts else ""
 
@@ -212,7 +212,7 @@ def _score(pedigree: PedigreeRecord, key: str, cell: ScoreCell) -> str:
         title: _list(sorted({escape(_made(pedigree.records[getattr(source, name)])) for source in cell.checkpoints}))
         for name, title in MADE.items()
     }
-    table = f'<div class="scroll">{_table(heads, rows)}</div>' if rows else ""
+    table = f'<div class="scroll">{table_of(heads, (row(*cells) for cells in rows))}</div>' if rows else ""
     return joined(
         [
             _facts(facts),
@@ -271,7 +271,7 @@ def _settings(cell: SettingCell) -> str:
         [escape(text) for text in (f"{value.subject} {value.name}", value.part, value.key, value_text(value.value), value.source)]
         for value in cell.values
     ]
-    return f'<div class="scroll long">{_table(["of", "part", "key", "value", "source"], rows)}</div>'
+    return f'<div class="scroll long">{table_of(["of", "part", "key", "value", "source"], (row(*cells) for cells in rows))}</div>'
 
 
 def _missing(missing: dict[str, str]) -> str:
@@ -335,12 +335,6 @@ def _facts(facts: dict[str, str]) -> str:
     """Names and HTML; empty ones are left out."""
     lines = [f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts.items() if text]
     return f"<dl>\n{joined(lines)}\n</dl>" if lines else ""
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    lines = [f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td>{cell}</td>" for cell in row[1:]) + "</tr>" for row in rows]
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{joined(lines)}\n</tbody></table>"
 
 
 def _list(lines: Iterable[str]) -> str:
