@@ -17,6 +17,8 @@ from sftstudy.config import NO_NAME, Figure, Table
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
 from sftstudy.records import CheckpointEntry, ModelRecord, Score, ScoreRecord, SelectionRecord, StepMetrics, TrainingRecord
 from sftstudy.spec import PlannedBenchmark, PlannedStage, Setting, StudySpec
+from sftstudy.tables.collect import collect_scores
+from sftstudy.tables.render import FORMATS, render_table
 
 COMMON: dict[str, Any] = {"content_hash": "c", "commit": "abc", "versions": {"sftstudy": "0"}}
 EXAM = PlannedBenchmark(suite="exams", chance=0.25, unit="fraction", metric="acc")
@@ -199,3 +201,11 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         self.depth -= 1
+
+
+def render(tree: Tree, table: str = "arms") -> dict[str, str]:
+    """Format -> text of a table of the tree's study, and of its pedigree."""
+    collect_scores([tree.study()], layout=tree.layout)
+    render_table(tree.study(), table, FORMATS, layout=tree.layout)
+    folder = tree.layout.study_folder("toy") / "tables"
+    return {kind: (folder / f"{table}.{kind}").read_text() for kind in (*FORMATS, "pedigree.json")}

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sftstudy.errors import StudyError
-from sftstudy.records import SCHEMA_VERSION, Entry
+from sftstudy.records import Entry, Versioned
 
 
 class MadeBy(Entry):
@@ -142,10 +142,9 @@ class SettingCell(Entry):
 PedigreeCell = Annotated[ScoreCell | DifferenceCell | PrintedCell | SettingCell, Field(discriminator="kind")]
 
 
-class PedigreeRecord(Entry):
+class PedigreeRecord(Versioned):
     """What a table's cells rest on (`tables/{table}.pedigree.json`), from its records alone; the keys are those of its CSV."""
 
-    schema_version: int = SCHEMA_VERSION
     study: str
     table: str
     cells: dict[str, PedigreeCell]
@@ -163,10 +162,9 @@ class Number(Entry):
     high: float | None
 
 
-class NumbersRecord(Entry):
+class NumbersRecord(Versioned):
     """All numbers of a study's tables by `table/cell` (`numbers/numbers.json`)."""
 
-    schema_version: int = SCHEMA_VERSION
     study: str
     numbers: dict[str, Number]
 

@@ -187,7 +187,7 @@ def _write_tasks(folder: Path) -> None:
             "doc_to_target": "answer",
             "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
         }
-        _write_task(tasks, folder, task)
+        write_task(folder, task)
     write_jsonl(folder / "say.jsonl", [{"question": f"say {word}", "answer": word} for word in WORDS[:4]])
     task = {
         "task": "say",
@@ -197,16 +197,17 @@ def _write_tasks(folder: Path) -> None:
         "generation_kwargs": {"until": ["<|end|>"], "do_sample": False, "max_gen_toks": 4},
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
-    _write_task(tasks, folder, task)
+    write_task(folder, task)
 
 
-def _write_task(tasks: Path, folder: Path, task: dict) -> None:
+def write_task(folder: Path, task: dict) -> None:
+    """Write `tasks/NAME.yaml` for lm-eval, whose items are those of `NAME.jsonl`; `task` has its name and what else it says."""
     source = {
         "dataset_path": "json",
         "test_split": "test",
         "dataset_kwargs": {"data_files": {"test": str(folder / f"{task['task']}.jsonl")}},
     }
-    (tasks / f"{task['task']}.yaml").write_text(json.dumps(source | {"metadata": {"version": 1.0}} | task))
+    (folder / "tasks" / f"{task['task']}.yaml").write_text(json.dumps(source | {"metadata": {"version": 1.0}} | task))
 
 
 def make_mt_suite(folder: Path, *, judge: Judge | None = None, references: bool = True, **settings) -> spec.SuiteSpec:

@@ -17,10 +17,10 @@ from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
 from sftstudy.pedigree import DifferenceCell, PedigreeRecord, ScoreCell
 from sftstudy.records import ScoreRecord, TrainingRecord, read_record
-from sftstudy.tables.collect import collect_scores
+from sftstudy.tables import cells
 from sftstudy.tables.numbers import write_numbers
-from sftstudy.tables.render import FORMATS, render_table
-from table_toys import CHAT, EXAM, Page, Tree, drop, edit
+from sftstudy.tables.render import build_table
+from table_toys import CHAT, EXAM, Page, Tree, drop, edit, render
 
 ARMS = ArmsTable(kind="arms", caption="A & B.", arms={"A": "a", "B %": "b"}, show=["samples-interval", "optimism"])
 
@@ -46,13 +46,6 @@ def tree(tmp_path: Path) -> Tree:
         "grid": GridTable(kind="grid", caption="Grid.", sweep="all", rows="batch", columns="rate"),
     }
     return made
-
-
-def render(tree: Tree, table: str = "arms") -> dict[str, str]:
-    collect_scores([tree.study()], layout=tree.layout)
-    render_table(tree.study(), table, FORMATS, layout=tree.layout)
-    folder = tree.layout.study_folder("toy") / "tables"
-    return {kind: (folder / f"{table}.{kind}").read_text() for kind in (*FORMATS, "pedigree.json")}
 
 
 def lines_of(texts: dict[str, str]) -> dict[str, dict[str, str]]:
@@ -94,6 +87,22 @@ def test_from_a_cell_to_its_records_and_back(tree: Tree, table: str) -> None:
     scored = {path.relative_to(results).as_posix() for path in results.glob("runs/m/*/*/*/*/scores/*/*.json")}
     assert {path for path in scored if "01-x" not in path} <= set(behind) <= scored
     assert all(f"/scores/{key.split('/')[0]}" in path for path, keys in behind.items() for key in keys)
+
+
+@pytest.mark.parametrize("table", ["arms", "grid"])
+def test_a_table_that_was_made_before_draws_nothing_and_is_the_same(
+    tree: Tree, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = render(tree, table)
+    made = build_table(tree.study(), table, layout=tree.layout)
+    for name in ("samples_to_peak", "optimism_of_peak"):
+        monkeypatch.delattr(cells, name)
+    drawn = PedigreeRecord.model_validate_json(texts["pedigree.json"])
+    again = build_table(tree.study(), table, layout=tree.layout, drawn=drawn)
+    assert again.blocks == made.blocks
+    assert again.pedigree == made.pedigree
+    with pytest.raises(NameError):
+        build_table(tree.study(), table, layout=tree.layout)
 
 
 def test_a_judged_cell_opens_its_answers_and_judgments(tree: Tree) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from evaluation_toys import COLOURS, Toy, make_toy, write_jsonl
+from evaluation_toys import COLOURS, Toy, make_toy, write_jsonl, write_task
 
 from sftstudy import spec
 from sftstudy.config import CrossCheck, HarnessBenchmark, HarnessSuite, LocalFile, Race, Selection
@@ -57,12 +57,8 @@ def items(toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
             "doc_to_target": "answer",
             "fewshot_split": "test",
             "metric_list": [{"metric": m, "aggregation": "mean", "higher_is_better": True} for m in ("acc", "acc_norm")],
-            "dataset_path": "json",
-            "test_split": "test",
-            "dataset_kwargs": {"data_files": {"test": str(folder / f"{name}.jsonl")}},
-            "metadata": {"version": 1.0},
         }
-        (folder / "tasks" / f"{name}.yaml").write_text(json.dumps(task))
+        write_task(folder, task)
     full(toy, make_suite(folder))
     table = pq.read_table(toy.results / "scores/raced/part01.parquet").to_pylist()
     for name in SIZES:

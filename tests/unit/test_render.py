@@ -8,10 +8,9 @@ import pytest
 from sftstudy.config import ArmsTable, GridTable
 from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
-from sftstudy.tables.collect import collect_scores
 from sftstudy.tables.printed import factor_text, number_text
-from sftstudy.tables.render import FORMATS, render_table
-from table_toys import CHAT, EXAM, Tree, edit
+from sftstudy.tables.render import render_table
+from table_toys import CHAT, EXAM, Tree, edit, render
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 LEVELS = {"r16": (16, 1e-3), "r64": (64, 1e-3), "q16": (16, 3e-3), "q64": (64, 3e-3)}
@@ -33,13 +32,6 @@ def tree(tmp_path: Path) -> Tree:
         "grid": GridTable(kind="grid", caption="Grid.", sweep="grid", rows="effective_batch_size", columns="learning_rate"),
     }
     return made
-
-
-def render(tree: Tree, table: str = "arms") -> dict[str, str]:
-    collect_scores([tree.study()], layout=tree.layout)
-    render_table(tree.study(), table, FORMATS, layout=tree.layout)
-    folder = tree.layout.study_folder("toy") / "tables"
-    return {kind: (folder / f"{table}.{kind}").read_text() for kind in (*FORMATS, "pedigree.json")}
 
 
 @pytest.mark.parametrize("table", ["arms", "grid"])

@@ -30,6 +30,9 @@ RACED = "raced"
 SEED = 0
 """Of bootstrap draws: the same table from the same records."""
 
+OF_PEAK = ("samples_low", "samples_high", "optimism", "optimism_low", "optimism_high")
+"""What only a peak has, and what takes draws: seconds for an arm of many checkpoints and items."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -61,10 +64,14 @@ class Place:
 
 
 class Sheet:
-    """A table of scores in the making. Cells that are added get a line and a pedigree, and give back their text."""
+    """A table of scores in the making. Cells that are added get a line and a pedigree, and give back their text.
 
-    def __init__(self, results: Results, table: str, caption: str) -> None:
+    `drawn`: the pedigree of the same table, if it was made before; nothing is drawn again.
+    """
+
+    def __init__(self, results: Results, table: str, caption: str, *, drawn: PedigreeRecord | None = None) -> None:
         self.results = results
+        self._drawn = drawn
         self.assumed = Assumptions(results.study)
         self.printed = Printed(
             study=results.study.name,
@@ -216,9 +223,12 @@ class Sheet:
         return SourceCheckpoint.model_validate(known)
 
     def _of_peak(self, place: Place, cell: Cell) -> dict[str, float | None]:
-        """What only a peak has: an interval of its samples, and the optimism of choosing it on the items that are reported."""
+        """An interval of its samples, and the optimism of choosing it on the items that are reported."""
         if place.measure != "peak" or place.normalised or place.is_base or cell.estimate is None:
             return {}
+        if self._drawn:
+            before = self._drawn.cells[self.key(place)]
+            return {name: getattr(before, name) for name in OF_PEAK}
         curves = self.results.curves(place.pair, place.recipe, place.benchmark, over="samples_seen")
         if curves is None:
             return {}

@@ -17,6 +17,7 @@ from sftstudy.averages import NORMALISED
 from sftstudy.config import ArmsTable, ConfigurationTable, GridTable, PublishedNumbers
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout
+from sftstudy.pedigree import PedigreeRecord
 from sftstudy.spec import StudySpec
 from sftstudy.tables.aggregate import Cell, Measure, Pair, Results, judge, load_results
 from sftstudy.tables.cells import Place, Sheet
@@ -66,8 +67,8 @@ def render_table(study: StudySpec, table: str, formats: Sequence[str], *, layout
     records.write_record(folder / f"{table}.pedigree.json", printed.pedigree)
 
 
-def build_table(study: StudySpec, table: str, *, layout: Layout) -> Printed:
-    """A study's table before it has a format. Raises StudyError on an unknown table."""
+def build_table(study: StudySpec, table: str, *, layout: Layout, drawn: PedigreeRecord | None = None) -> Printed:
+    """A study's table before it has a format; `drawn` is its pedigree, if it was made before. StudyError on an unknown table."""
     if table not in study.tables:
         raise StudyError(f"study {study.name} has no table {table}; it has {', '.join(sorted(study.tables)) or 'none'}")
     match study.tables[table]:
@@ -77,13 +78,15 @@ def build_table(study: StudySpec, table: str, *, layout: Layout) -> Printed:
             return build_published(study, table, published)
         case ArmsTable() | GridTable() as scores:
             losses = loss_normalisations(study, layout=layout)
-            return _build_scores(load_results(study, layout=layout), table, scores, losses)
+            return _build_scores(load_results(study, layout=layout), table, scores, losses, drawn)
 
 
-def _build_scores(results: Results, table: str, definition: ArmsTable | GridTable, losses: Sequence[str]) -> Printed:
+def _build_scores(
+    results: Results, table: str, definition: ArmsTable | GridTable, losses: Sequence[str], drawn: PedigreeRecord | None
+) -> Printed:
     """The blocks, tidy lines and notes of one table. `losses` are the loss normalisations that its runs were trained with."""
     study = results.study
-    sheet = Sheet(results, table, definition.caption)
+    sheet = Sheet(results, table, definition.caption, drawn=drawn)
     for pair in results.pairs:
         if isinstance(definition, ArmsTable):
             _add_arms(sheet, definition, pair)

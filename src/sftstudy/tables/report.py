@@ -16,6 +16,7 @@ from sftstudy import records
 from sftstudy.config import ConfigurationTable
 from sftstudy.findings import ClaimsRecord, GuideRecord
 from sftstudy.paths import BASE_STAGE, Layout
+from sftstudy.pedigree import PedigreeRecord
 from sftstudy.spec import StudySpec
 from sftstudy.tables.audit_files import CAPTIONS
 from sftstudy.tables.collect import read_training
@@ -109,7 +110,8 @@ def _claims(folder: Path) -> str:
 def _table(study: StudySpec, name: str, *, layout: Layout) -> str:
     """A table whose cells lead to what they rest on, on the table's own page."""
     links = " ".join(f'<a href="tables/{escape(name)}.{kind}">{kind}</a>' for kind in FORMATS)
-    printed = build_table(study, name, layout=layout)
+    drawn = records.read_record(layout.study_folder(study.name) / "tables" / f"{name}.pedigree.json", PedigreeRecord)
+    printed = build_table(study, name, layout=layout, drawn=drawn)
     return _printed(printed, name=name, page=f"tables/{escape(name)}.html", after=f'<p class="files">{links}</p>')
 
 
