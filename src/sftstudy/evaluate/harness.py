@@ -81,7 +81,10 @@ def score_harness(
     scores, items = [], {}
     for weights in all_weights:
         taken: dict[str, Taken] = {}
-        known = {race.benchmark: read_answers(layout.score_shard(name) for name in raced[weights.ckpt].shards)} if race else {}
+        left = {block.benchmark for block in blocks[weights.ckpt] if not block.path.is_file()}
+        known = {}
+        if race and race.benchmark in left:
+            known[race.benchmark] = read_answers(layout.score_shard(name) for name in raced[weights.ckpt].shards)
         for number, block in enumerate(blocks[weights.ckpt], start=1):
             if not block.path.is_file():
                 print(f"{weights.ckpt}: {block.task}, block {number} of {len(blocks[weights.ckpt])}", file=sys.stderr, flush=True)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sftstudy.config import MarginRule, MedianRule, PaperRule, Screen, TopRule
+from sftstudy.stats import Array
 from sftstudy.tables.audit import CompetitorReport, Correlation, PairReport, RungReport
 from sftstudy.tables.figures import OKABE_ITO, WIDTH
+from sftstudy.tables.figures.labels import place_points, point_text
 
 SIGNALS = {"grad_norm": "gradient norm", "loss": "loss"}
 MOST_NAMES = 8
@@ -49,9 +53,10 @@ def draw_signals(reports: Sequence[PairReport], screen: Screen, benchmark: str) 
     figure = Figure(figsize=(WIDTH, 2.5 * max(1, len(rows)) + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(max(1, len(rows)), len(SIGNALS), squeeze=False, sharey="row")
+    named: list[tuple[Axes, Array, list[Text]]] = []
     for axes_of_row, (report, rung) in zip(grid, rows, strict=False):
         for axes, (signal, name) in zip(axes_of_row, SIGNALS.items(), strict=True):
-            _draw_signal(axes, report, rung, signal, screen)
+            named.append((axes, *_draw_signal(axes, report, rung, signal, screen)))
             axes.set_title(f"{name} at {float(rung.rung):.0%}, {_rho(rung.correlations[signal])}", loc="left")
             axes.set_xlabel(f"mean {name} before the decision")
         where = f"{report.model}, {report.data}\n" if len(reports) > 1 else ""
@@ -59,10 +64,15 @@ def draw_signals(reports: Sequence[PairReport], screen: Screen, benchmark: str) 
     if not rows:
         _nothing(list(grid.flat))
     figure.legend(handles=[_handle(look) for look in (KEPT, CHECKED, UNKNOWN)], loc="outside lower center", ncols=3)
+    figure.draw_without_rendering()
+    for axes, points, texts in named:
+        place_points(axes, points, texts)
+    figure.set_layout_engine("none")
     return figure
 
 
-def _draw_signal(axes: Axes, report: PairReport, rung: RungReport, signal: str, screen: Screen) -> None:
+def _draw_signal(axes: Axes, report: PairReport, rung: RungReport, signal: str, screen: Screen) -> tuple[Array, list[Text]]:
+    """Draw a panel; gives the points that are named (n x 2) and their names, to be placed."""
     shown = [row for row in report.competitors if row.name in rung.signals]
     ends = [end for row in shown for end in (row.low, row.final, row.high) if end is not None] or [0.0, 1.0]
     below = min(ends) - 0.12 * ((max(ends) - min(ends)) or 1.0)
@@ -80,22 +90,9 @@ def _draw_signal(axes: Axes, report: PairReport, rung: RungReport, signal: str, 
     axes.xaxis.set_major_locator(MaxNLocator(5))
     best = max((row.final for row in shown if row.final is not None), default=0.0)
     named = shown if len(shown) <= MOST_NAMES else [row for row in shown if row.final is not None and row.final >= best]
-    _name(axes, [(row, places[row.name]) for row in named], short_names([row.name for row in report.competitors]))
-
-
-def _name(axes: Axes, named: Sequence[tuple[CompetitorReport, tuple[float, float]]], names: Mapping[str, str]) -> None:
-    """Names beside their points, away from the nearer edge, moved up where another one stands."""
-    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    step = 0.06 * (top - bottom)
-    taken: list[tuple[bool, float]] = []
-    for row, (x, y) in sorted(named, key=lambda found: (found[1][1], found[0].name)):
-        rightwards, height = x <= (left + right) / 2, y
-        while any(abs(height - other) < step and side == rightwards for side, other in taken):
-            height += step / 4
-        taken.append((rightwards, height))
-        text = f"   {names[row.name]}" if rightwards else f"{names[row.name]}   "
-        side = "left" if rightwards else "right"
-        axes.text(x, height, text, fontsize=6, color=look_of(row).color, ha=side, va="center")
+    names = short_names([row.name for row in report.competitors])
+    texts = [point_text(axes, names[row.name], look_of(row).color) for row in named]
+    return np.array([places[row.name] for row in named]).reshape(-1, 2), texts
 
 
 def _cut(rung: RungReport, report: PairReport, signal: str, screen: Screen) -> float | None:

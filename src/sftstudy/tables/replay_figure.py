@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -15,6 +14,8 @@ from sftstudy.config import Replay
 from sftstudy.screen import rung_name
 from sftstudy.tables.aggregate import Pair
 from sftstudy.tables.figures import MARKERS, OKABE_ITO, WIDTH
+from sftstudy.tables.figures.labels import End, end_text, place_ends
+from sftstudy.tables.figures.look import DASHES
 from sftstudy.tables.replay import CHANCE, RULES, Line
 
 BAND = "low norm (paper)"
@@ -22,11 +23,6 @@ BAND = "low norm (paper)"
 
 COLORS = {rule: color for rule, color in zip(RULES, OKABE_ITO, strict=False)} | {CHANCE: "0.4"}
 PER_ROW = 3
-APART = 0.11
-"""Least distance of two names, as a share of a panel's height."""
-
-HIGHEST = 0.95
-"""Place of a name under the title."""
 
 
 def draw_replay(lines: Sequence[Line], pairs: Sequence[Pair], looks: Replay, *, unit: str) -> Figure:
@@ -37,10 +33,11 @@ def draw_replay(lines: Sequence[Line], pairs: Sequence[Pair], looks: Replay, *, 
     figure = Figure(figsize=(WIDTH, 2.0 * len(rows) + 0.4), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), min(PER_ROW, len(columns)), squeeze=False, sharey="row")
+    named: list[tuple[Axes, list[End]]] = []
     for panels, (pair, chunk, kind) in zip(grid, rows, strict=True):
         mine = [line for line in lines if (line.model, line.data) == pair]
         where = f"{pair[0]}, {pair[1]}\n" if len(pairs) > 1 else ""
-        ends = {}
+        ends: list[End] = []
         for axes, rungs in zip(panels, chunk, strict=False):
             ends = _draw_panel(axes, [line for line in mine if line.rungs == rungs], kind)
             axes.set_xlim(0, 1)
@@ -51,53 +48,40 @@ def draw_replay(lines: Sequence[Line], pairs: Sequence[Pair], looks: Replay, *, 
                 axes.set_xlabel("samples saved")
         if kind == "regret":
             panels[0].set_ylim(bottom=0)  # after all that share it are drawn: it ends the scaling
-        _name(panels[len(chunk) - 1], ends)
+        named.append((panels[len(chunk) - 1], ends))
         for axes in panels[len(chunk) :]:
             axes.set_visible(False)
         name = f"regret on {looks.benchmark}" + (" (rating)" if unit == "rating" else "")
         panels[0].set_ylabel(where + (name if kind == "regret" else "regret beyond chance"))
+    texts = [[end_text(axes, end) for end in ends] for axes, ends in named]
+    figure.draw_without_rendering()
+    for (axes, ends), shown in zip(named, texts, strict=True):
+        place_ends(axes, ends, shown, inside=0.0)
+    figure.set_layout_engine("none")
     return figure
 
 
-def _draw_panel(axes: Axes, lines: Sequence[Line], kind: str) -> dict[str, tuple[float, float]]:
-    """Draw the curves and tell where each ends."""
+def _draw_panel(axes: Axes, lines: Sequence[Line], kind: str) -> list[End]:
+    """Draw the curves and tell where each ends, and what it is called."""
     if not lines:
         axes.text(0.5, 0.5, "too few finished runs", transform=axes.transAxes, ha="center", va="center", color="0.4")
-        return {}
-    ends = {}
+        return []
+    ends = []
     for place, rule in enumerate(RULES):
         curve = sorted((line for line in lines if line.rule == rule), key=lambda line: line.savings)
         if kind == "excess" and rule == CHANCE:
             axes.axhline(0, color=COLORS[rule], linewidth=0.9)
-            ends[rule] = (1.0, 0.0)
+            ends.append(_end(rule, 1.0, 0.0))
             continue
         savings, values = [line.savings for line in curve], [getattr(line, kind) for line in curve]
         if rule == BAND:
             low, high = ([getattr(line, f"{kind}_{end}") for line in curve] for end in ("low", "high"))
             axes.fill_between(savings, low, high, color=COLORS[rule], alpha=0.15, linewidth=0)
         axes.plot(savings, values, color=COLORS[rule], marker=MARKERS[place], markersize=3)
-        ends[rule] = (savings[-1], values[-1])
+        ends.append(_end(rule, savings[-1], values[-1]))
     return ends
 
 
-def _name(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
-    """Names right of the panel, near the heights where the curves end, as far apart as the type needs."""
-    low, high = axes.get_ylim()
-    heights = {rule: (value - low) / ((high - low) or 1.0) for rule, (_, value) in ends.items()}
-    order = sorted(heights, key=lambda rule: (heights[rule], RULES.index(rule)))
-    places = list(itertools.accumulate((heights[rule] for rule in order), lambda last, wanted: max(wanted, last + APART)))
-    lift = max(fmean(places) - fmean(heights.values()), places[-1] - HIGHEST) if heights else 0.0
-    for place, rule in zip(places, order, strict=True):
-        label = f"{rule}, 10-90 %" if rule == BAND else "chance" if rule == CHANCE else rule
-        line = {"arrowstyle": "-", "color": COLORS[rule], "linewidth": 0.5, "shrinkA": 1, "shrinkB": 3, "relpos": (0, 0.5)}
-        axes.annotate(
-            label,
-            ends[rule],
-            xytext=(1.08, place - lift),
-            textcoords="axes fraction",
-            fontsize=6.5,
-            color=COLORS[rule],
-            va="center",
-            arrowprops=line,
-            annotation_clip=False,
-        )
+def _end(rule: str, x: float, y: float) -> End:
+    text = f"{rule}, 10-90 %" if rule == BAND else "chance" if rule == CHANCE else rule
+    return End(x, y, text, to_hex(COLORS[rule]), DASHES[0])

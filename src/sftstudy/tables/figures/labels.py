@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from sftstudy.stats import Array
-from sftstudy.tables.figures.look import Dashes, ink
+from sftstudy.tables.figures.look import LABEL_SIZE, Dashes, ink
 
 GAP = 1.5
 """Pixels between two texts."""
@@ -83,10 +84,26 @@ def spread(wanted: Sequence[float], heights: Sequence[float], *, low: float, hig
     ]
 
 
-def place_ends(axes: Axes, ends: Sequence[End], texts: Sequence[Text]) -> list[Line2D] | None:
+def end_text(axes: Axes, end: End) -> Text:
+    """What a line is called at its end, in the margin until it is placed, where the layout makes room for it."""
+    scale = axes.figure.dpi_scale_trans
+    beside = axes.transAxes + ScaledTranslation(8 / 72, 0, scale)
+    return axes.text(1, 0.5, end.text, transform=beside, va="center", fontsize=LABEL_SIZE, color=ink(end.color), linespacing=1.0)
+
+
+def point_text(axes: Axes, name: str, color: str) -> Text:
+    """What a point is called, to be placed."""
+    shown = axes.text(0.5, 0.5, name, fontsize=LABEL_SIZE - 0.5, transform=axes.transAxes, va="center", color=ink(color))
+    shown.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
+    shown.set_in_layout(False)
+    return shown
+
+
+def place_ends(axes: Axes, ends: Sequence[End], texts: Sequence[Text], *, inside: float = INSIDE) -> list[Line2D] | None:
     """Move each text to the end of its line: beside it, or in the margin at the right with a thin line to it. None if they crowd.
 
-    The thin lines are returned, drawn.
+    A line that ends left of the share `inside` of the panel is labelled beside its end, if there is room. The thin lines, which are
+    drawn, are returned.
     """
     frame = axes.get_window_extent()
     obstacles, boxes = _drawn_points(axes), [text.get_window_extent() for text in texts]
@@ -96,7 +113,7 @@ def place_ends(axes: Axes, ends: Sequence[End], texts: Sequence[Text]) -> list[L
     leaders: list[Line2D] = []
     for index, box in enumerate(boxes):
         spot = None
-        if at[index][0] < frame.x0 + INSIDE * frame.width:
+        if at[index][0] < frame.x0 + inside * frame.width:
             spot = _free(box, at[index], obstacles, taken, frame, np.zeros((0, 2)), len(DISTANCES))
         if spot is None:
             margin.append(index)

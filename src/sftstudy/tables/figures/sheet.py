@@ -12,14 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
-from matplotlib.transforms import ScaledTranslation
 
 from sftstudy.stats import Array
 from sftstudy.tables.figures import panels
-from sftstudy.tables.figures.labels import End, place_ends, place_points
-from sftstudy.tables.figures.look import LABEL_SIZE, WIDTH, Line, ink
+from sftstudy.tables.figures.labels import End, end_text, place_ends, place_points, point_text
+from sftstudy.tables.figures.look import WIDTH, Line
 
 CAPTION_SIZE, NOTE_SIZE = 8.5, 6.5
 CAPTION_LINE, NOTE_LINE, KEY_LINE = 0.15, 0.115, 0.15
@@ -69,7 +67,7 @@ class Sheet:
     def _try(self, notes: Sequence[str], key: Sequence[Line2D]) -> bool:
         """Lay everything out, with labels if there is no key. False, and nothing left of it, if the labels crowd."""
         added: list[Artist] = self._frame(notes, key)
-        labels = {axes: [self._text(axes, end) for end in ends] for axes, ends in self._ends.items()} if not key else {}
+        labels = {axes: [end_text(axes, end) for end in ends] for axes, ends in self._ends.items()} if not key else {}
         names = [[self._name(axes, line, numbered=bool(key)) for line in lines] for axes, _, lines in self._points]
         self.figure.draw_without_rendering()
         fits = True
@@ -118,21 +116,12 @@ class Sheet:
 
     def _name(self, axes: Axes, line: Line, *, numbered: bool) -> Text:
         name = str(self._numbers()[line.label]) if numbered else panels.wrapped(line.label, 15)
-        shown = axes.text(0.5, 0.5, name, fontsize=LABEL_SIZE - 0.5, transform=axes.transAxes, va="center", color=ink(line.color))
-        shown.set_path_effects([withStroke(linewidth=1.5, foreground="white")])
-        shown.set_in_layout(False)
-        return shown
+        return point_text(axes, name, line.color)
 
     def _numbers(self) -> dict[str, int]:
         """Number of each name of a point, the same in all panels."""
         names = dict.fromkeys(line.label for _, _, lines in self._points for line in lines)
         return {name: number for number, name in enumerate(names, 1)}
-
-    def _text(self, axes: Axes, end: End) -> Text:
-        beside = axes.transAxes + ScaledTranslation(8 / 72, 0, self.figure.dpi_scale_trans)
-        return axes.text(
-            1, 0.5, end.text, transform=beside, va="center", fontsize=LABEL_SIZE, color=ink(end.color), linespacing=1.0
-        )
 
     def _key(self) -> list[Line2D]:
         """One entry per name of a line, and per numbered point."""
