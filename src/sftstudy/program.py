@@ -72,10 +72,11 @@ def score_block(work: Callable[..., object], description: str | None, *, skip: C
     expected = spec.score_hash(*hashes, blocks[arguments.part], race=race.spec_hash if race else None)
     job = spec.stage_names(stage) | {"suite": suite.name, "part": arguments.part}
     scratch = layout.stage_scratch(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "scores" / suite.name
-    with timesheet.opened(name(), job, spec_hash=expected, layout=layout), held(scratch / arguments.part, patience_s=patience()):
+    with timesheet.opened(name(), job, spec_hash=expected, layout=layout):
         if stage.training and (status := stopped_status(training)):
             skip(stage, suite, status=status, **block)
-        else:
+            return
+        with held(scratch / arguments.part, patience_s=patience()):
             work(stage, suite, **block)
 
 

@@ -27,13 +27,11 @@ def main() -> None:
     training = layout.stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage) / "training.json"
     expected = race_hash(spec_hash(stage), suite, selection)
     scratch = layout.stage_scratch(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
-    with (
-        timesheet.opened(name(), stage_names(stage), spec_hash=expected, layout=layout),
-        held(scratch / "race", patience_s=patience()),
-    ):
+    with timesheet.opened(name(), stage_names(stage), spec_hash=expected, layout=layout):
         if status := stopped_status(training):
             publish_no_race(stage, suite, selection=selection, status=status, layout=layout)
-        else:
+            return
+        with held(scratch / "race", patience_s=patience()):
             race_checkpoints(stage, suite, selection=selection, layout=layout)
 
 
