@@ -46,6 +46,9 @@ CLOCKS_DIFFER_S = 10.0
 RULES = ("pretrain_model", "train_rung", "train_stage", "race_checkpoints", "score_harness", "answer_mt_bench", "judge_mt_bench")
 """Rules that may hold GPUs, in the order of the data flow. All others run on CPUs in seconds or minutes and leave no attempts."""
 
+TRAINING_RULES = RULES[:3]
+"""Those that go on from a state, which belongs to one spec."""
+
 UNKNOWN = "unknown"
 """Rule of an allocation in which nothing of ours began, where the accounting keeps no comments."""
 
@@ -154,16 +157,28 @@ def split(attempts: Sequence[AttemptRecord], *, published: str | None, now: floa
         safe_units = attempt.units if is_whole else attempt.safe_units
         safe_work_s = attempt.work_s if is_whole else attempt.safe_work_s
         safe_after_s = attempt.elapsed_s if is_whole else min(attempt.safe_after_s, attempt.elapsed_s)
-        # a later attempt that began further back did the units again that lie between
-        again = min((one.units_before for one in later if one.units and one.spec_hash == attempt.spec_hash), default=math.inf)
+        again = _done_again_from(attempt, later, todays)
         kept = min(max(again - attempt.units_before, 0), safe_units) / safe_units if safe_units else float(again == math.inf)
-        useful = safe_work_s * kept if attempt.spec_hash == todays else 0.0
+        useful = safe_work_s * kept
         if useful == 0 and (attempt.work_s or not is_whole):
             found.append((end, Spent(wasted=attempt.elapsed_s)))
             continue
         wasted = attempt.elapsed_s - safe_after_s + safe_work_s - useful
         found.append((end, Spent(useful, wasted, safe_after_s - safe_work_s)))
     return found
+
+
+def _done_again_from(attempt: AttemptRecord, later: Sequence[AttemptRecord], todays: str | None) -> float:
+    """The unit from which on an attempt's work was done again, or is of no use: a later one began there. Infinite if none did.
+
+    What another spec than today's trained is of no use. Answers and judgments are filed by what was asked: those that an attempt by
+    today's spec found there still count, whatever spec asked first.
+    """
+    began = [one.units_before for one in later if one.units and one.spec_hash == attempt.spec_hash]
+    if attempt.spec_hash != todays:
+        found = [one.units_before for one in later if one.spec_hash == todays and (one.units or one.units_before)]
+        began += [0] if attempt.rule in TRAINING_RULES or not found else found
+    return min(began, default=math.inf)
 
 
 def record_of(rule: str, job: Mapping[str, str], layout: Layout) -> Path:

@@ -67,6 +67,24 @@ NOTHING = {"units": 0, "work_s": 0.0, "safe_units": 0, "safe_work_s": 0.0, "safe
             [("killed", Spent(0, 100, 0)), ("finished", Spent(90, 0, 10))],
             id="killed before anything was safe",
         ),
+        pytest.param(
+            [attempt(rule="score_harness"), attempt(200, rule="score_harness", spec_hash="b", **NOTHING | {"units_before": 90})],
+            "b",
+            [("finished", Spent(90, 0, 10)), ("finished", Spent(0, 0, 100))],
+            id="a new average of answers that were there",
+        ),
+        pytest.param(
+            [killed(safe=40, rule="judge_mt_bench"), attempt(200, rule="judge_mt_bench", spec_hash="b", units_before=40)],
+            "b",
+            [("killed", Spent(40, 50, 10)), ("finished", Spent(90, 0, 10))],
+            id="killed, and its judgments used under another spec",
+        ),
+        pytest.param(
+            [attempt(rule="score_harness"), attempt(200, rule="score_harness", spec_hash="b")],
+            "b",
+            [("finished", Spent(0, 100, 0)), ("finished", Spent(90, 0, 10))],
+            id="other answers were asked for",
+        ),
         pytest.param([killed(safe=40, outcome="failed")], None, [("failed", Spent(40, 50, 10))], id="failed, and may be continued"),
         pytest.param(
             [killed(safe=90, outcome="out of time"), attempt(200, units_before=90)],
