@@ -99,7 +99,7 @@ def choose_from_items(
     arms = {ckpt: found.one(place) for place, ckpt in enumerate(found.ckpts)}
     best, last = choose(candidates, rule="best").ckpt, choose(candidates, rule="last").ckpt
     errors = errors_to_best(best, arms, unit="fraction", average=average)
-    halves = [in_first_half(item) for item in found.items]
+    halves = [in_first_half(cluster) for cluster in found.clusters]
     flattery = optimism(found.values, halves, found.tasks, average=average) if 0 < sum(halves) < len(halves) else math.nan
     return ItemSelectionRecord(
         spec_hash=digest([rule, average, cluster, seed]),

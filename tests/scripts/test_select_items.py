@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats as reference
@@ -109,6 +110,20 @@ def test_clusters_widen_the_interval(tmp_path):
     together = choose(tmp_path, pd.DataFrame(rows), cluster="subject")
     widths = [record["scores"][0]["micro"]["high"] - record["scores"][0]["micro"]["low"] for record in (alone, together)]
     assert widths[1] > 1.5 * widths[0]
+
+
+def test_optimism_is_told_by_halves_that_keep_clusters_whole(tmp_path):
+    """Items that repeat their cluster's first one add nothing: four of each tell as much as one."""
+    right = np.random.default_rng(1).integers(0, 2, size=(8, 50))
+    once = pd.DataFrame(
+        {"ckpt": f"c{k}", "task": "t", "item": f"{q}-0", "correct": right[k, q], "question": f"q{q}"}
+        for k in range(8)
+        for q in range(50)
+    )
+    fourfold = pd.concat([once.assign(item=once["item"].str.replace("-0", f"-{n}")) for n in range(4)])
+    expected = choose(tmp_path, once, cluster="question")["optimism"]
+    assert expected > 0.05
+    assert choose(tmp_path, fourfold, cluster="question")["optimism"] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
