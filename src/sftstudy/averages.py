@@ -12,6 +12,9 @@ from sftstudy.config import Averages
 NORMALISED = "normalised"
 """The metric under which a record files a score on the leaderboard's scale."""
 
+NUM_DIGITS = 12
+"""Scores that agree in so many decimal places are equal: sums in another order differ in the last ones of a float."""
+
 Items = Sequence[tuple[float, float]]
 """Value and weight of each item. A weight is how many instructions a value is the mean of, else 1."""
 
@@ -25,6 +28,11 @@ class Row:
     value: float
     stderr: float | None
     tasks: tuple[str, ...]
+
+
+def comparable(score: float) -> float:
+    """A score for comparing: equal to those that differ from it only by the order in which they were added up."""
+    return round(score, NUM_DIGITS)
 
 
 def rows(benchmark: str, averages: Averages, items: Mapping[str, Mapping[str, Items]]) -> list[Row]:

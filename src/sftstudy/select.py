@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sftstudy import stats
+from sftstudy.averages import comparable
 from sftstudy.config import Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.records import PROTOCOL, RaceRecord, Score, ScoreRecord, SelectionRecord, provenance, read_record
@@ -93,10 +94,9 @@ def natural(name: str) -> tuple[list[tuple[int, str]], str]:
 
 
 def _value(candidate: Candidate) -> float:
-    """A value that equals another one if they are equal to 12 digits: sums in another order differ in the last."""
     if candidate.value is None or math.isnan(candidate.value):
         raise StudyError(f"{candidate.ckpt}: has no value to choose by; mend what failed and score it again")
-    return round(candidate.value, 12)
+    return comparable(candidate.value)
 
 
 # --- a stage's records -----------------------------------------------------------------------------------------------

@@ -36,6 +36,25 @@ def test_peak_ties_go_to_the_fewest_samples() -> None:
     assert peak(points[::-1]).ckpt == "ckpt02"
 
 
+def test_scores_that_differ_by_the_order_of_their_sums_are_equal() -> None:
+    """Macro means of four tasks of 20 items, three of them right: all in one task, or in two."""
+    spread, together = (0 / 20 + 0 / 20 + 1 / 20 + 2 / 20) / 4, (0 / 20 + 0 / 20 + 0 / 20 + 3 / 20) / 4
+    assert spread > together
+    assert peak([point("ckpt01", 10, together), point("ckpt02", 20, spread)]).ckpt == "ckpt01"
+    # in the mean of two seeds, 1 + 5 of 100 items and 0 + 6
+    costly, cheap = (two_seeds(first, 6 - first, samples) for first, samples in ((1, 9), (0, 3)))
+    assert costly.estimate is not None
+    assert cheap.estimate is not None
+    assert costly.estimate.value > cheap.estimate.value
+    assert [verdict.best for verdict in judge([costly, cheap], EXAM)] == [False, True]
+
+
+def two_seeds(first: int, second: int, samples: float) -> Cell:
+    names = tuple(map(str, range(100)))
+    scores = ItemScores((1, 2), names, names, names, np.array([[1.0] * n + [0.0] * (100 - n) for n in (first, second)]))
+    return Cell(scores, estimate(scores, "fraction"), samples, samples, (1, 2), (1, 2))
+
+
 def test_peak_is_the_least_where_less_is_better() -> None:
     assert peak([point("ckpt01", 10, 0.4, higher=False), point("ckpt02", 20, 0.5, higher=False)]).ckpt == "ckpt01"
 

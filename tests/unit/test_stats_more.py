@@ -2,11 +2,13 @@
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy import stats as reference
 
+from sftstudy.screen import number_kept
 from sftstudy.stats import ItemScores, paired_difference
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
@@ -98,11 +100,24 @@ def test_within_groups_a_difference_between_them_does_not_count() -> None:
 
 
 def test_regret_is_what_the_kept_runs_lack() -> None:
-    found = stop_regret([3, 2, 1, 0], [0.5, 0.6, 0.9, 0.1], keep=0.5)
+    half = partial(number_kept, 0.5)
+    found = stop_regret([3, 2, 1, 0], [0.5, 0.6, 0.9, 0.1], keep=half)
     pairs = [max(pair) for pair in itertools.combinations([0.5, 0.6, 0.9, 0.1], 2)]
     assert (found.value, found.num_kept) == (pytest.approx(0.3), 2)
     assert found.at_random == pytest.approx(0.9 - np.mean(pairs))
-    assert stop_regret([1, 2], [0.4, 0.8], keep=0.5).value == 0
+    assert stop_regret([1, 2], [0.4, 0.8], keep=half).value == 0
+    assert stop_regret(range(25), range(25), keep=partial(number_kept, 0.28)).num_kept == 7
+
+
+def test_regret_within_groups_keeps_the_best_of_each() -> None:
+    """Every signal of the second group is higher, and says nothing about the first one."""
+    signal, final, groups = [4, 3, 2, 1, 14, 13, 12, 11], [0.9, 0.8, 0.5, 0.4, 0.7, 0.6, 0.3, 0.2], "aaaabbbb"
+    half = partial(number_kept, 0.5)
+    assert stop_regret(signal, final, keep=half).value == pytest.approx(0.2)
+    found = stop_regret(signal, final, keep=half, groups=groups)
+    assert (found.value, found.num_kept) == (0, 4)
+    draws = itertools.product(itertools.combinations(final[:4], 2), itertools.combinations(final[4:], 2))
+    assert found.at_random == pytest.approx(0.9 - np.mean([max(*mine, *theirs) for mine, theirs in draws]))
 
 
 def test_pooling_gives_the_published_numbers_of_the_bcg_trials() -> None:

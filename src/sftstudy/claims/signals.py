@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
+from sftstudy.averages import comparable
 from sftstudy.claims.verdicts import Measured, Question
 from sftstudy.config import SignalClaim
 from sftstudy.errors import StudyError
 from sftstudy.findings import ClaimCell, ClaimEffect
 from sftstudy.paths import Layout
 from sftstudy.records import StepMetrics, read_metrics
+from sftstudy.screen import number_kept
 from sftstudy.spec import PlannedStage
 from sftstudy.stats.equivalence import Effect, below
 from sftstudy.stats.power import needed_pairs
@@ -61,7 +63,7 @@ class Signals:
         if found is None:
             return Measured(cell, question, None)
         effect = None if found.error is None else Effect(found.z, found.error, math.inf, math.nan)
-        regret = stop_regret(signal, final, keep=claim.keep)
+        regret = stop_regret(signal, final, keep=partial(number_kept, claim.keep), groups=groups)
         details = {
             f"regret of keeping {regret.num_kept} of {len(ranked)} by it": ClaimEffect(value=regret.value),
             f"regret of keeping {regret.num_kept} at random": ClaimEffect(value=regret.at_random),
@@ -99,7 +101,7 @@ class Signals:
                     )
             if values:
                 signals, finals, groups = zip(*values, strict=True)
-                found.append(Ranked(recipe, float(np.mean(signals)), float(np.mean(finals)), groups[0]))
+                found.append(Ranked(recipe, float(np.mean(signals)), comparable(float(np.mean(finals))), groups[0]))
         return found
 
     def _first_stage(self, pair: Pair, recipe: str, seed: int) -> PlannedStage:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sftstudy import stats
+from sftstudy.averages import comparable
 from sftstudy.claims.arms import Arms
 from sftstudy.guide.composite import combine, compare, level
 from sftstudy.select import natural
@@ -55,7 +56,7 @@ class Candidate:
     @property
     def cost(self) -> tuple[float, float, str, list[tuple[int, str]]]:
         """What decides among those that are good enough."""
-        return self.samples_spent, -round(self.score.value, 12), self.recipe, natural(self.ckpt)[0]
+        return self.samples_spent, -comparable(self.score.value), self.recipe, natural(self.ckpt)[0]
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def choose(candidates: Sequence[Candidate]) -> Choice | None:
     """The choice by the rule of this module; None without candidates. What cannot be compared with the best one is left out."""
     if not candidates:
         return None
-    ordered = sorted(candidates, key=lambda one: (-round(one.score.value, 12), *one.cost))
+    ordered = sorted(candidates, key=lambda one: (-comparable(one.score.value), *one.cost))
     compared = [replace(one, behind=compare(ordered[0].arm, one.arm)) for one in ordered[1:]]
     known = [ordered[0], *(one for one in compared if one.behind)]
     tops = sorted({one.recipe: one for one in reversed(known)}.values(), key=known.index)

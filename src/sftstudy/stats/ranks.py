@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -41,7 +41,7 @@ class Correlation:
 class StopRegret:
     """What is lost if only runs with the best signals go on: best final score of all less the best of those kept.
 
-    `at_random` is the same in the mean over all choices of as many runs.
+    `at_random` is the same in the mean over all choices of as many runs of each group.
     """
 
     value: float
@@ -61,8 +61,7 @@ def rank_correlation(
     """
     if len(first) == 0:
         return None
-    names = list(groups) if groups is not None else [0] * len(first)
-    members = [np.array([i for i, name in enumerate(names) if name == group]) for group in dict.fromkeys(names)]
+    members = _members(groups, len(first))
     ranks = [np.concatenate([_centred(np.asarray(values, dtype=float)[m]) for m in members]) for values in (first, second)]
     scale = math.sqrt(float((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
     if scale < 1e-12:
@@ -77,15 +76,32 @@ def rank_correlation(
     return Correlation(value, math.tanh(z - half), math.tanh(z + half), p, z, error, len(first))
 
 
-def stop_regret(signal: Sequence[float], final: Sequence[float], *, keep: float) -> StopRegret:
-    """Regret of keeping the share `keep` of runs (rounded up) with the highest signal; of equal signals the first ones."""
-    final = list(final)
-    num_kept = max(1, math.ceil(keep * len(final)))
-    kept = sorted(range(len(final)), key=lambda index: -signal[index])[:num_kept]
-    # the i-th smallest of n is the best of k drawn ones in C(i, k - 1) of C(n, k) draws
-    ordered, draws = sorted(final), math.comb(len(final), num_kept)
-    expected = sum(score * math.comb(i, num_kept - 1) for i, score in enumerate(ordered)) / draws
-    return StopRegret(max(final) - max(final[index] for index in kept), max(final) - expected, num_kept)
+def stop_regret(
+    signal: Sequence[float], final: Sequence[float], *, keep: Callable[[int], int], groups: Sequence[Hashable] | None = None
+) -> StopRegret:
+    """Regret of keeping, of each group or of all, the runs with the highest signal; of equal signals the first ones.
+
+    `keep` says how many of so many go on.
+    """
+    members = _members(groups, len(final))
+    kept = [index for group in members for index in sorted(group, key=lambda one: -signal[one])[: keep(len(group))]]
+    levels = sorted(set(final))
+    # no better than a level are those draws of k from each group that take all k from its scores up to there
+    shares = [
+        math.prod(
+            math.comb(sum(final[one] <= level for one in group), keep(len(group))) / math.comb(len(group), keep(len(group)))
+            for group in members
+        )
+        for level in levels
+    ]
+    expected = sum(level * (share - below) for level, share, below in zip(levels, shares, [0.0, *shares], strict=False))
+    return StopRegret(max(final) - max(final[index] for index in kept), max(final) - expected, len(kept))
+
+
+def _members(groups: Sequence[Hashable] | None, number: int) -> list[list[int]]:
+    """Places of each group, in the order in which groups appear; all in one without groups."""
+    names = list(groups) if groups is not None else [0] * number
+    return [[place for place, name in enumerate(names) if name == group] for group in dict.fromkeys(names)]
 
 
 def _centred(values: Array) -> Array:

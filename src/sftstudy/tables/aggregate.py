@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sftstudy import stats
-from sftstudy.averages import NORMALISED, strata
+from sftstudy.averages import NORMALISED, comparable, strata
 from sftstudy.config import NO_NAME
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE, Layout, score_stem
@@ -273,7 +273,7 @@ def load_results(study: StudySpec, *, layout: Layout) -> Results:
 def peak(points: Sequence[Point]) -> Point:
     """The best of a run's points; equal scores go to the fewest samples, then to stage and name."""
     sign = -1.0 if points[0].higher_is_better else 1.0
-    return min(points, key=lambda p: (sign * (0.0 if p.value is None else p.value), p.samples_seen, p.stage, p.ckpt))
+    return min(points, key=lambda p: (sign * comparable(p.value or 0.0), p.samples_seen, p.stage, p.ckpt))
 
 
 def make_cell(
@@ -347,7 +347,7 @@ def judge(cells: Sequence[Cell], benchmark: PlannedBenchmark) -> list[Verdict]:
     def rank(index: int) -> tuple[float, float]:
         cell = cells[index]
         assert cell.estimate is not None, "only known cells are ranked"
-        return cell.estimate.value * (-1.0 if cell.higher_is_better else 1.0), cell.samples_spent or 0.0
+        return comparable(cell.estimate.value) * (-1.0 if cell.higher_is_better else 1.0), cell.samples_spent or 0.0
 
     best = min(known, key=rank)
     others = [index for index in known if index != best]

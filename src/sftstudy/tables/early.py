@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from sftstudy import records
+from sftstudy.averages import comparable
 from sftstudy.config import Looks
 from sftstudy.paths import BASE_STAGE, Layout
 from sftstudy.records import StepMetrics
@@ -58,7 +59,7 @@ def final_score(results: Results, benchmark: str, pair: Pair, competitor: Compet
     if len(runs) < len(seeds) or not all(run.complete for run in runs):
         return None
     best = [peak(run.points) for run in runs]
-    return fmean((1 if point.higher_is_better else -1) * (point.value or 0.0) for point in best)
+    return comparable(fmean((1 if point.higher_is_better else -1) * (point.value or 0.0) for point in best))
 
 
 def history(results: Results, looks: Looks, pair: Pair, competitor: Competitor, *, layout: Layout) -> History | None:
