@@ -21,6 +21,9 @@ from sftstudy.records import CheckpointEntry, StepMetrics, TrainingRecord, read_
 
 CURRENCIES: tuple[Currency, ...] = get_args(Currency)
 
+HOURS_SLACK = 0.02
+"""Hours are measured: the same steps take a little longer one time than another, so a budget of hours pays for so much more."""
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -73,7 +76,8 @@ def common_budget(ledgers: Sequence[Sequence[Cost]], currency: Currency) -> floa
 
 def latest_within(ledger: Sequence[Cost], currency: Currency, budget: float) -> Cost | None:
     """The last checkpoint of a run that the budget pays for; None if it does not pay for the first."""
-    affordable = [cost for cost in ledger if cost.costs[currency] <= budget * (1 + 1e-9)]
+    slack = HOURS_SLACK if currency == "gpu_hours" else 1e-9
+    affordable = [cost for cost in ledger if cost.costs[currency] <= budget * (1 + slack)]
     return affordable[-1] if affordable else None
 
 

@@ -1,5 +1,7 @@
 """Costs in every currency, of one stage and of two that follow each other, and an equal budget."""
 
+from dataclasses import replace
+
 import pytest
 
 from sftstudy.ledger import TrainedStage, common_budget, latest_within, make_ledger
@@ -48,3 +50,11 @@ def test_an_equal_budget_is_what_both_can_pay() -> None:
     assert chosen is not None
     assert chosen.ckpt == "ckpt01"
     assert latest_within(small, "steps", 1) is None
+
+
+def test_measured_hours_need_not_be_equal_to_the_second() -> None:
+    quick = make_ledger([stage("01", [("ckpt01", 2, 8, 8), ("ckpt02", 4, 16, 16)], batch=4, num_steps=4)])
+    slow = [replace(cost, costs=cost.costs | {"gpu_hours": cost.costs["gpu_hours"] * 1.01}) for cost in quick]
+    chosen = latest_within(slow, "gpu_hours", common_budget([quick, slow], "gpu_hours"))
+    assert chosen is not None
+    assert chosen.ckpt == "ckpt02"
