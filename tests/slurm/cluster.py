@@ -1,7 +1,8 @@
 """A real SLURM on one machine: its own daemons, two nodes with pretended GPUs and one without, all state in one folder.
 
-By hand, as root: `python tests/slurm/cluster.py up [FOLDER]`, then sinfo, sbatch or `snakemake --profile slurm` as on any cluster;
-`python tests/slurm/cluster.py down [FOLDER]` stops it. Needs Debian's slurmctld, slurmd, slurm-client and munge.
+By hand, as root: `python tests/slurm/cluster.py up [FOLDER]`, then sinfo, sbatch, sacct or `snakemake --profile slurm` as on any
+cluster; `python tests/slurm/cluster.py down [FOLDER]` stops it. Needs Debian's slurmctld, slurmd, slurm-client, slurmdbd,
+mariadb-server and munge.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
+import accounts
+import daemons
+from daemons import run, running, wait_for
+
+PACKAGES = "slurmctld slurmd slurm-client slurmdbd mariadb-server munge"
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", *accounts.PROGRAMS)
 ETC = Path("/etc/slurm")
 """Where clients look without SLURM_CONF, which Snakemake's job step takes away from the srun that it starts."""
 
@@ -24,8 +28,9 @@ GPU_NODES, CPU_NODE = ("gn1", "gn2"), "cn1"
 NUM_GPUS = 2
 FIRST_PORT = 17101
 
+NAME = "sftstudy"
 CONF = """\
-ClusterName=sftstudy
+ClusterName={name}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort=16917
 SlurmUser=root
@@ -62,7 +67,6 @@ PreemptMode=REQUEUE
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 JobAcctGatherParams=OverMemoryKill,UsePss
-AccountingStorageType=accounting_storage/none
 NodeName=gn[1-2] NodeHostname={host} NodeAddr=127.0.0.1 Port=[17101-17102] CPUs=8 RealMemory=256000 Gres=gpu:2
 NodeName=cn1 NodeHostname={host} NodeAddr=127.0.0.1 Port=17103 CPUs=16 RealMemory=256000
 PartitionName=cpu Nodes=cn1 Default=YES MaxTime=1440 PriorityTier=1
@@ -86,7 +90,7 @@ class Cluster:
     def up(self) -> None:
         """Start whatever of it does not run, and wait until all nodes are idle. Raises RuntimeError that names the log if not."""
         self.start()
-        _wait_for(self._all_idle, f"nodes are not idle; see {self.folder}/*.log")
+        wait_for(self._all_idle, f"nodes are not idle; see {self.folder}/*.log")
 
     def start(self) -> None:
         """Start whatever of it does not run. Raises RuntimeError that names the log if a daemon does not come."""
@@ -95,35 +99,33 @@ class Cluster:
         self.folder.chmod(0o755)
         self._configure()
         self._start_munge()
+        accounts.up(self.folder, cluster=NAME)
         self.start_controller()
         for node in (*GPU_NODES, CPU_NODE):
             self.start_node(node)
 
     def start_controller(self) -> None:
         """Start slurmctld."""
-        self._start("slurmctld", ["slurmctld"])
+        daemons.start(self.folder, "slurmctld", ["slurmctld"])
 
     def start_node(self, node: str) -> None:
         """Start a node's daemon."""
         (self.folder / "spool" / node).mkdir(exist_ok=True)
-        self._start(node, ["slurmd", "-N", node])
+        daemons.start(self.folder, node, ["slurmd", "-N", node])
 
     def stop(self, daemon: str, *, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal to slurmctld, munged or a node's daemon, and wait for its end."""
-        process = self._running(daemon)
-        if process is None:
-            return
-        os.kill(process, number)
-        _wait_for(lambda: self._running(daemon) is None, f"{daemon} does not end")
-        (self.folder / f"{daemon}.pid").unlink(missing_ok=True)
+        daemons.stop(self.folder, daemon, number=number)
 
     def down(self) -> None:
         """End all jobs and all daemons, and forget everything but the logs."""
-        if self._running("slurmctld"):
+        if running(self.folder, "slurmctld"):
             subprocess.run(["scancel", "--user", "root"], check=False, capture_output=True)
-            _wait_for(lambda: not run("squeue", "-h", "-t", "R,CG"), "jobs do not end", patience_s=20)
-        for daemon in (*GPU_NODES, CPU_NODE, "slurmctld", "munged"):
+            wait_for(lambda: not run("squeue", "-h", "-t", "R,CG"), "jobs do not end", patience_s=20)
+        for daemon in (*GPU_NODES, CPU_NODE, "slurmctld"):
             self.stop(daemon)
+        accounts.down(self.folder)
+        self.stop("munged")
         for name in ("slurm.conf", "gres.conf"):
             if (ETC / name).is_symlink():
                 (ETC / name).unlink()
@@ -131,9 +133,9 @@ class Cluster:
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _configure(self) -> None:
-        facts = {"host": socket.gethostname().partition(".")[0], "folder": self.folder}
+        facts = {"host": socket.gethostname().partition(".")[0], "folder": self.folder, "name": NAME}
         ETC.mkdir(exist_ok=True)
-        for name, text in {"slurm.conf": CONF, "gres.conf": GRES}.items():
+        for name, text in {"slurm.conf": CONF + accounts.OF_CLUSTER, "gres.conf": GRES}.items():
             (self.folder / name).write_text(text.format(**facts))
             if (ETC / name).exists() and not (ETC / name).is_symlink():
                 raise RuntimeError(f"{ETC / name} is a real file: this machine belongs to a cluster, and none is made on it")
@@ -149,45 +151,18 @@ class Cluster:
         if not key.exists():
             key.write_bytes(os.urandom(128))
             key.chmod(0o400)
-        if self._running("munged") is None:
+        if running(self.folder, "munged") is None:
             (self.folder / "munge.socket").unlink(missing_ok=True)
             files = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
             files["seed-file"] = "munged.seed"
             subprocess.run(
                 ["munged", "--force", *(f"--{option}={self.folder / name}" for option, name in files.items())], check=True
             )
-            _wait_for((self.folder / "munge.socket").exists, f"munged makes no socket; see {self.folder}/munged.log")
-
-    def _start(self, name: str, command: list[str]) -> None:
-        if self._running(name) is None:
-            subprocess.run(command, check=True, env={**os.environ, "SLURM_CONF": str(self.folder / "slurm.conf")})
-            _wait_for(lambda: self._running(name) is not None, f"{name} does not start; see {self.folder}/{name}.log")
-
-    def _running(self, name: str) -> int | None:
-        """Process number of a daemon that lives."""
-        try:
-            process = int((self.folder / f"{name}.pid").read_text())
-            os.kill(process, 0)
-        except (FileNotFoundError, ValueError, ProcessLookupError):
-            return None
-        return process
+            wait_for((self.folder / "munge.socket").exists, f"munged makes no socket; see {self.folder}/munged.log")
 
     def _all_idle(self) -> bool:
         states = run("sinfo", "-h", "-N", "-p", "urgent", "-o", "%t", check=False).split()
         return states == ["idle"] * (len(GPU_NODES) + 1)
-
-
-def run(*command: str, check: bool = True) -> str:
-    """What a command prints."""
-    return subprocess.run(command, check=check, capture_output=True, text=True).stdout
-
-
-def _wait_for(condition: Callable[[], object], otherwise: str, *, patience_s: float = 30.0) -> None:
-    end = time.monotonic() + patience_s
-    while not condition():
-        if time.monotonic() > end:
-            raise RuntimeError(otherwise)
-        time.sleep(0.1)
 
 
 def main() -> None:
@@ -197,7 +172,7 @@ def main() -> None:
     if action not in ("up", "down"):
         sys.exit(__doc__)
     if missing := missing_programs():
-        sys.exit(f"error: not here: {', '.join(missing)}; `apt-get install slurmctld slurmd slurm-client munge`, as root")
+        sys.exit(f"error: not here: {', '.join(missing)}; `apt-get install {PACKAGES}`, as root")
     cluster.up() if action == "up" else cluster.down()
 
 

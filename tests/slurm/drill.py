@@ -18,7 +18,8 @@ import psutil
 
 import queue_runs
 from checkouts import snakemake, variables
-from cluster import CPU_NODE, GPU_NODES, Cluster, run
+from cluster import CPU_NODE, GPU_NODES, Cluster
+from daemons import run
 from queue_runs import OVERLAY, STACKED
 from results_trees import differences
 from sftstudy.records import TrainingRecord, read_record

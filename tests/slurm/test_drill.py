@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from cluster import run
+from daemons import run
 from drill import Drill
 from queue_runs import BASE, PHASED, STACKED, STAGES
 

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, run
+from cluster import Cluster
+from daemons import run
 from sftstudy.doctor import examine
 from sftstudy.paths import Layout
 from sftstudy.records import TrainingRecord, read_record
