@@ -169,6 +169,40 @@ def test_efficiency_is_left_open_while_an_arm_still_rises(tree: Tree) -> None:
     assert mutual.verdict == "not enough power"
 
 
+EFFICIENCY = {"kind": "efficiency", "first": "early", "second": "late", "benchmarks": ["exam"]}
+
+
+def test_efficiency_by_one_seed_per_arm_is_said_to_say_nothing_about_others(tree: Tree) -> None:
+    for recipe, shares in (("early", (0.8, 0.5, 0.4)), ("late", (0.4, 0.8, 0.5))):
+        tree.stage(recipe, {f"ckpt0{i}": (20 * i, 20 * i, items(share)) for i, share in enumerate(shares, start=1)})
+    assert check(tree, sooner=EFFICIENCY).claims[0].verdict == "holds"
+    assert "There is one seed per arm" in (tree.layout.study_folder("toy") / "claims.html").read_text()
+
+
+def test_efficiency_is_not_shown_by_one_item(tmp_path: Path) -> None:
+    tree = Tree(Layout(tmp_path / "results", tmp_path / "scratch"))
+    for recipe, right in (("early", (1.0, 1.0, 0.0)), ("late", (0.0, 1.0, 0.0))):
+        tree.stage(recipe, {f"ckpt0{i}": (20 * i, 20 * i, {"exam": [value]}) for i, value in enumerate(right, start=1)})
+    (cell,) = check(tree, sooner=EFFICIENCY).claims[0].cells
+    assert (cell.verdict, cell.p_holds, cell.p_fails) == ("not enough power", None, None)
+    assert cell.effect.note == "fewer than two items"
+
+
+def test_pairs_whose_peaks_never_move_are_pooled_as_sure_as_checkpoints_are_close(tree: Tree) -> None:
+    """Each pair shows it; three of them, with t of two degrees, do not."""
+    for data in ("d", "e", "f"):
+        for recipe, shares in (("early", (0.4, 0.8, 0.5, 0.4)), ("late", (0.3, 0.4, 0.8, 0.5))):
+            scores = {f"ckpt0{i}": (20 * i, 20 * i, items(share)) for i, share in enumerate(shares, start=1)}
+            tree.stage(recipe, scores, pair=("m", data))
+    claim = check(tree, sooner=EFFICIENCY).claims[0]
+    assert [cell.verdict for cell in claim.cells] == ["holds"] * 3
+    (overall,) = claim.pooled
+    assert (overall.num_runs, overall.verdict) == (3, "not enough power")
+    assert overall.effect.value == pytest.approx(2 / 3, abs=0.01)
+    assert overall.p_holds is not None
+    assert 0.05 < overall.p_holds < 0.1
+
+
 def test_an_early_signal_ranks_recipes_in_the_mean_of_seeds(tmp_path: Path) -> None:
     tree = Tree(Layout(tmp_path / "results", tmp_path / "scratch"))
     for number in range(9):

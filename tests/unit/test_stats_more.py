@@ -15,6 +15,7 @@ from sftstudy.stats.meta import pool
 from sftstudy.stats.peaks import (
     Curves,
     Optimism,
+    Ratio,
     in_first_half,
     optimism,
     optimism_of_peak,
@@ -156,17 +157,78 @@ def test_samples_to_peak_are_the_first_best_checkpoints() -> None:
     assert (sure.value, sure.low, sure.high) == (20, 20, 20)
 
 
+def ratio(first: Curves, second: Curves) -> Ratio:
+    found = ratio_to_peak(first, second, average="micro", seed=0)
+    assert found is not None
+    return found
+
+
 def test_a_ratio_of_samples_to_peak_is_shown_or_left_open() -> None:
-    early, late = curves((0.6, 0.4, 0.3)), curves((0.3, 0.4, 0.6))
-    shown = ratio_to_peak(early, late, average="micro", seed=0)
-    assert (shown.value, shown.high) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
-    assert shown.p_sooner < 0.001
+    shown = ratio(curves((0.6, 0.4, 0.3)), curves((0.3, 0.4, 0.6)))
+    assert shown.value == pytest.approx(1 / 3)
+    assert 5 / 35 < shown.low < 1 / 3 < shown.high < 15 / 25
+    assert (shown.p_sooner, shown.p_not_sooner) == (1 / 2001, 1)
     flat = curves((0.5, 0.5, 0.5), num_items=40)
     rng = np.random.default_rng(2)
     noisy = [Curves(flat.samples, rng.permuted(flat.values, axis=2), flat.items, flat.tasks, flat.clusters) for _ in range(2)]
-    unclear = ratio_to_peak(*noisy, average="macro", seed=0)
+    unclear = ratio(*noisy)
     assert min(unclear.p_sooner, unclear.p_not_sooner) > 0.05
-    assert (unclear.low, unclear.high) == (pytest.approx(1 / 3), pytest.approx(3))
+    assert unclear.low < 1 / 3 < 3 < unclear.high
+
+
+def test_a_peak_that_never_moves_is_known_to_within_the_spacing_of_checkpoints() -> None:
+    """Uniform over 1 % of the samples in either arm, and over 2 % in one that has half of the checkpoints."""
+    close, wide = (990, 1000, 1010), (970, 990, 1010)
+    for samples, spread in ((close, 0.01 * math.sqrt(2 / 12)), (wide, math.sqrt((0.01**2 + 0.02**2) / 12))):
+        for num_seeds in (1, 3):
+            first = curves(*[(0.3, 0.6, 0.3)] * num_seeds, samples=close)
+            found = ratio(first, curves(*[(0.3, 0.3, 0.6)] * num_seeds, samples=samples))
+            assert found.log_error == pytest.approx(spread, rel=0.05)
+
+
+def test_arms_that_are_best_at_the_same_checkpoint_show_neither() -> None:
+    """Whole steps of another batch size put it a little later: that decides nothing either."""
+    hump = (0.3, 0.9, 0.3)
+    for samples in ((249_600, 499_200, 748_800), (249_984, 499_968, 749_952)):
+        found = ratio(curves(hump, samples=(249_600, 499_200, 748_800)), curves(hump, samples=samples))
+        assert min(found.p_sooner, found.p_not_sooner) > 0.3
+        assert found.low < 1 < found.high
+
+
+def few(num_deciding: int, num_items: int, *, per_cluster: int = 1) -> tuple[Curves, Curves]:
+    """Two arms, the first best at its first checkpoint and the second at its last, by some items and in all others equal."""
+    falling = np.zeros((1, 3, num_items))
+    falling[0, 0, :num_deciding] = 1
+    names = tuple(map(str, range(num_items)))
+    clusters = tuple(str(number // per_cluster) for number in range(num_items))
+    samples = np.array([[10.0, 20.0, 30.0]])
+    first, second = (Curves(samples, values, names, ("t",) * num_items, clusters) for values in (falling, falling[:, ::-1]))
+    return first, second
+
+
+def test_a_few_items_show_no_more_than_a_sign_test_on_them() -> None:
+    assert ratio_to_peak(*few(1, 1), average="micro", seed=0) is None
+    assert ratio_to_peak(*few(4, 4, per_cluster=4), average="micro", seed=0) is None  # one question with four turns
+    for num_deciding, num_items, per_cluster in ((2, 2, 1), (5, 5, 1), (4, 400, 1), (10, 10, 2)):
+        found = ratio(*few(num_deciding, num_items, per_cluster=per_cluster))
+        num_clusters = num_deciding // per_cluster
+        assert found.p_sooner == 2**-num_clusters
+        assert 2 * found.p_sooner > 0.05
+        assert found.low < 1 / 3 < 1 < found.high
+        assert found.log_error == pytest.approx(math.log(3) / reference.norm.isf(2**-num_clusters))
+        assert ratio(*few(num_deciding, num_items, per_cluster=per_cluster)[::-1]).p_not_sooner == found.p_sooner
+    enough = ratio(*few(6, 6))
+    assert (enough.p_sooner, enough.p_not_sooner) == (2**-6, 1)
+    assert enough.high < 1
+
+
+def test_items_count_in_which_the_peak_differs_from_what_would_turn_the_answer() -> None:
+    """The first arm is best at 10, by a hair before 20: that decides if the second arm is best at 20, and not if it is at 30."""
+    hair = curves((0.6, 0.59, 0.2))
+    num_items = int((hair.values[0, 0] != hair.values[0, 1]).sum())
+    assert 0 < num_items < 6
+    assert ratio(hair, curves((0.2, 0.6, 0.2))).p_sooner == 2**-num_items
+    assert ratio(hair, curves((0.2, 0.2, 0.6))).p_sooner == 1 / 2001
 
 
 def test_optimism_is_zero_without_a_choice_and_positive_among_equals() -> None:

@@ -90,12 +90,13 @@ class Arms:
             effect=ClaimEffect(),
             arms=arms,
         )
-        curves = [self.curves(pair, recipe, benchmark) for recipe in arms]
-        if curves[0] is None or curves[1] is None or curves[0].items != curves[1].items:
+        first, second = (self.curves(pair, recipe, benchmark) for recipe in arms)
+        if first is None or second is None or first.items != second.items:
             missing = ClaimEffect(note="no complete runs of both arms on the same items and with all checkpoints")
             return Measured(cell.model_copy(update={"effect": missing}), question, None)
-        planned = self.results.study.benchmarks[benchmark]
-        found = ratio_to_peak(curves[0], curves[1], average=planned.average, seed=self.seed)
+        found = ratio_to_peak(first, second, average=self.results.study.benchmarks[benchmark].average, seed=self.seed)
+        if found is None:
+            return Measured(cell.model_copy(update={"effect": ClaimEffect(note="fewer than two items")}), question, None)
         rising = [self._still_rising(pair, recipe, benchmark) for recipe in arms]
         names = [recipe for recipe, late in zip(arms, rising, strict=True) if late]
         note = f"best at its last checkpoint, so perhaps still rising: {', '.join(names)}" if names else ""
@@ -103,8 +104,8 @@ class Arms:
             "effect": ClaimEffect(value=found.value, low=found.low, high=found.high, note=note),
             "p_holds": None if rising[0] else min(1.0, 2 * found.p_sooner),
             "p_fails": None if rising[1] else min(1.0, 2 * found.p_not_sooner),
-            "num_items": len(curves[0].items),
-            "num_runs": len(curves[0].samples) + len(curves[1].samples),
+            "num_items": len(first.items),
+            "num_runs": len(first.samples) + len(second.samples),
         }
         effect = Effect(-math.log(found.value), found.log_error, math.inf, math.nan)
         return Measured(cell.model_copy(update=numbers), question, effect)

@@ -99,7 +99,7 @@ def pooled(measured: Sequence[Measured]) -> list[ClaimCell]:
     """
     found: list[Measured] = []
     for benchmark in dict.fromkeys(one.cell.benchmark for one in measured):
-        here = [one for one in measured if one.cell.benchmark == benchmark and one.effect is not None and one.effect.error > 0]
+        here = [one for one in measured if one.cell.benchmark == benchmark and one.effect is not None]
         if len(here) < 2:
             continue
         question = here[0].question
