@@ -140,7 +140,7 @@ def optimism(values: Array, half: Sequence[bool], tasks: Sequence[str], *, avera
     inside = np.asarray(half)
     names = np.asarray(tasks)
     scores = [np.array([mean(row[part], list(names[part]), average) for row in values]) for part in (inside, ~inside)]
-    chosen = [int(np.nanargmax(score)) for score in scores]
+    chosen = [_best(score) for score in scores]
     return float(sum(scores[i][chosen[i]] - scores[i][chosen[1 - i]] for i in (0, 1)) / 2)
 
 
@@ -175,7 +175,7 @@ def optimism_of_peak(curves: Curves, *, average: Average, level: float = 0.95) -
 
 
 def _best_on(values: Array, tasks: Array, part: Array, average: Average) -> int:
-    return int(np.nanargmax([mean(row[part], list(tasks[part]), average) for row in values]))
+    return int(_best(np.array([mean(row[part], list(tasks[part]), average) for row in values])))
 
 
 def _scores(curves: Curves, average: Average) -> Array:

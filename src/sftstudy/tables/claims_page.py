@@ -37,7 +37,8 @@ READINGS = {
 KINDS = {
     "direction": "Holds if the first arm is shown to be above the second; does not if shown to be less than the margin above.",
     "equivalence": "Holds if the difference is shown to lie within the margin: its interval, here of 90 %, does (TOST).",
-    "efficiency": "Holds if the first arm is shown to need fewer samples; a run that is best at its end may have its peak ahead.",
+    "efficiency": "Holds if the first arm is shown to need fewer samples. A peak is known to within the spacing of checkpoints; a"
+    " run that is best at its end may have it ahead.",
     "early-signal": "Holds if the correlation is shown to be above zero; does not if it is shown to be below the margin.",
     "robustness": "Holds if every pooled effect does and no pair of model and data refutes it.",
 }
