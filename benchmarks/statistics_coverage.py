@@ -24,6 +24,7 @@ from sftstudy.stats import Array, ItemScores
 from sftstudy.stats.equivalence import Effect, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
 from sftstudy.stats.peaks import Curves, optimism, ratio_to_peak, samples_to_peak
+from sftstudy.stats.power import Question, needed
 from sftstudy.stats.ranks import rank_correlation
 
 ALPHA = 0.05
@@ -145,6 +146,58 @@ def intervals_of_means(repeats: int, rng: np.random.Generator) -> Iterator[Row]:
         found = stats.estimate(scores(values, tasks=tasks), "fraction", average="macro")
         hits += found is not None and found.low is not None and found.high is not None and found.low <= expected <= found.high
     yield Row("interval of a macro average", "tasks of 150, 40 and 10 items", 0.95, hits, repeats, at_least=True)
+
+
+def rare_scores(repeats: int, rng: np.random.Generator) -> Iterator[Row]:
+    """Means, paired differences and equivalence where hardly an item stands out, in tasks of equal and of unequal size."""
+    for sizes, shares in (
+        ((100,), (0.01,)),
+        ((20, 20, 20, 20), (0.97, 0.01, 0.01, 0.01)),
+        ((10, 990), (0.1, 0.0)),
+        ((10, 990), (0.1, 0.004)),
+        ((150, 40, 10), (0.01, 0.02, 0.05)),
+    ):
+        tasks = tuple(str(task) for task, size in enumerate(sizes) for _ in range(size))
+        expected, chance = float(np.mean(shares)), np.repeat(shares, sizes)
+        covered = differs = alike = 0
+        for _ in range(repeats):
+            values = scores((rng.uniform(size=chance.size) < chance).astype(float)[None], tasks)
+            mean = stats.estimate(values, "fraction", average="macro")
+            found = stats.paired_difference(values, scores(np.zeros((1, chance.size)), tasks), unit="fraction", average="macro")
+            assert mean is not None
+            assert mean.low is not None
+            assert mean.high is not None
+            assert found is not None
+            covered += mean.low <= expected <= mean.high
+            differs += found.low <= expected <= found.high
+            alike += equivalence(Effect(found.value, found.error, found.freedom, found.p), expected) <= ALPHA
+        setting = f"{'/'.join(map(str, sizes))} items, {'/'.join(f'{share:.1%}' for share in shares)}"
+        yield Row("interval of a macro average, rare", setting, 0.95, covered, repeats, at_least=True)
+        yield Row("interval of a paired difference, rare", setting, 0.95, differs, repeats, at_least=True)
+        yield Row("TOST at its margin: false equivalence", setting, ALPHA, alike, repeats)
+
+
+def needed_items(repeats: int, rng: np.random.Generator) -> Iterator[Row]:
+    """How often the test passes with as many items as `needed` names, of 50 of which few or many differ; 80 % are meant."""
+    margin = 0.05
+    for num_differing in (0, 1, 3, 10, 20):
+        gaps = np.where(np.arange(50) < num_differing, (-1.0) ** np.arange(50), 0.0)
+        pilot = stats.paired_difference(scores(gaps[None]), scores(np.zeros((1, 50))), unit="fraction")
+        assert pilot is not None
+        questions: tuple[tuple[Question, float], ...] = (("direction", margin), ("equivalence", 0.0))
+        for question, effect in questions:
+            num_items = needed(pilot, margin, question).items
+            assert num_items is not None
+            share, passed = max(num_differing / 50, effect), 0
+            for _ in range(repeats):
+                luck = rng.uniform(size=num_items)
+                gap = np.where(luck < (share + effect) / 2, 1.0, np.where(luck < share, -1.0, 0.0))
+                found = stats.paired_difference(scores(gap[None]), scores(np.zeros((1, num_items))), unit="fraction")
+                assert found is not None
+                seen = Effect(found.value, found.error, found.freedom, found.p)
+                passed += (superiority(seen) if question == "direction" else equivalence(seen, margin)) <= ALPHA
+            setting = f"{num_items} items for {num_differing} of 50"
+            yield Row(f"power of {question} with the items needed", setting, None, passed, repeats)
 
 
 def paired_differences(repeats: int, rng: np.random.Generator) -> Iterator[Row]:
@@ -377,6 +430,8 @@ def races(repeats: int, rng: np.random.Generator) -> Iterator[Row]:
 
 SIMULATIONS: list[Callable[[int, np.random.Generator], Iterator[Row]]] = [
     intervals_of_means,
+    rare_scores,
+    needed_items,
     paired_differences,
     few_differing_items,
     equivalence_tests,

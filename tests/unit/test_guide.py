@@ -13,7 +13,7 @@ from sftstudy import stats
 from sftstudy.claims.check import check_claims
 from sftstudy.config import Claim, Recipe, Training
 from sftstudy.findings import GuideComparison, GuideEffect, GuidePair, GuideRecord
-from sftstudy.guide.composite import combine, level
+from sftstudy.guide.composite import combine, compare, level
 from sftstudy.guide.evidence import agreement
 from sftstudy.guide.factors import levels_of, neighbours, recipe_values, scale_around, written
 from sftstudy.guide.next_steps import beyond, rounded
@@ -107,6 +107,17 @@ def test_one_benchmark_has_the_interval_of_its_own_score() -> None:
     assert own.low is not None
     assert shown is not None
     assert shown.low == pytest.approx((own.low - 0.25) / 0.75)
+
+
+def test_equal_answers_may_differ_by_what_the_normalised_scale_allows() -> None:
+    """Of two benchmarks that weigh the same, one whose scale begins below guessing, the other with two tasks of its own."""
+    two_tasks = PlannedBenchmark(suite="s", chance=0.0, unit="fraction", metric="acc", average="macro")
+    arms = {"exam": scores([[1, 0, 1, 1]], ["t"] * 4), "two": scores([[1, 1] * 100], ["a"] * 100 + ["b"] * 100)}
+    whole = combine(arms, {"exam": EXAM, "two": two_tasks})
+    found = compare(whole, whole) if whole else None
+    assert found is not None
+    assert [most for _, most in found.strata] == pytest.approx([0.5 / 0.75, 0.25, 0.25])
+    assert found.high == pytest.approx((1 - 0.025 ** (1 / 4)) * 0.5 / 0.75)
 
 
 def test_a_benchmark_without_a_valid_item_has_no_mean() -> None:

@@ -1,5 +1,6 @@
 """Equivalence, ranks, peaks, pooling and power against scipy, published examples and hand-made cases."""
 
+import dataclasses
 import itertools
 import math
 from functools import partial
@@ -9,7 +10,7 @@ import pytest
 from scipy import stats as reference
 
 from sftstudy.screen import number_kept
-from sftstudy.stats import ItemScores, paired_difference
+from sftstudy.stats import Difference, ItemScores, paired_difference
 from sftstudy.stats.equivalence import Effect, below, equivalence, relevance, superiority
 from sftstudy.stats.meta import pool
 from sftstudy.stats.peaks import (
@@ -22,7 +23,7 @@ from sftstudy.stats.peaks import (
     ratio_to_peak,
     samples_to_peak,
 )
-from sftstudy.stats.power import needed, needed_effects, needed_pairs
+from sftstudy.stats.power import Question, needed, needed_effects, needed_pairs
 from sftstudy.stats.ranks import rank_correlation, stop_regret
 
 # Vaccination against tuberculosis: (cases, others) with and without vaccine in 13 trials; Colditz et al. 1994, JAMA 271:698
@@ -284,6 +285,83 @@ def test_needed_seeds_and_items_make_the_test_strong_enough() -> None:
     assert found.seeds is None
     assert found.items is not None
     assert tried(found.items) == pytest.approx(0.8, abs=0.07)
+
+
+@pytest.mark.parametrize(("margin", "least"), [(0.02, 153), (0.01, 308)])
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_equal_arms_need_the_items_with_which_they_pass(margin: float, least: int, num_seeds: int) -> None:
+    pilot = paired_difference(arm(*[[1.0, 0.0] * 25] * num_seeds), arm(*[[1.0, 0.0] * 25] * num_seeds), unit="fraction")
+    assert pilot is not None
+    found = needed(pilot, margin, "equivalence")
+    assert (found.seeds, found.items) == (None, least)
+
+    def passes(num_items: int) -> bool:
+        one = paired_difference(arm(*[[1.0] * num_items] * num_seeds), arm(*[[1.0] * num_items] * num_seeds), unit="fraction")
+        assert one is not None
+        return equivalence(Effect(one.value, one.error, one.freedom, one.p), margin) <= 0.05
+
+    assert passes(least)
+    assert not passes(least - 1)
+
+
+def test_equal_arms_with_a_small_task_need_more_of_its_items() -> None:
+    def equal(small: int, large: int) -> Difference:
+        items = tuple(str(number) for number in range(small + large))
+        one = ItemScores((1,), items, ("a",) * small + ("b",) * large, items, np.ones((1, small + large)))
+        found = paired_difference(one, one, unit="fraction", average="macro")
+        assert found is not None
+        return found
+
+    found = needed(equal(10, 90), 0.05, "equivalence")
+    assert found.items is not None
+    small = found.items / 100 * 10
+
+    def p(share: float) -> float:
+        one = equal(math.ceil(share * small), math.ceil(share * 9 * small))
+        return equivalence(Effect(one.value, one.error, one.freedom, one.p), 0.05)
+
+    assert p(1) <= 0.05 < p(0.9)
+
+
+@pytest.mark.parametrize("num_differing", [0, 1, 3, 10])
+@pytest.mark.parametrize("question", ["direction", "equivalence"])
+def test_needed_items_are_strong_enough_where_few_differ(num_differing: int, question: Question) -> None:
+    """Of 50 items so many differ, as often for one arm as for the other; half of the items needed are too few."""
+    rng, margin = np.random.default_rng(6), 0.05
+    gaps = [(-1.0) ** number for number in range(num_differing)] + [0.0] * (50 - num_differing)
+    pilot = paired_difference(arm(gaps), arm([0.0] * 50), unit="fraction")
+    assert pilot is not None
+    found = needed(pilot, margin, question).items
+    assert found is not None
+    effect = margin if question == "direction" else 0.0
+    share = max(num_differing / 50, effect)
+
+    def passed(num_items: int) -> float:
+        hits = 0
+        for _ in range(300):
+            luck = rng.uniform(size=num_items)
+            gap = np.where(luck < (share + effect) / 2, 1.0, np.where(luck < share, -1.0, 0.0))
+            seen = _fraction(gap, np.zeros(num_items))
+            hits += (superiority(seen) if question == "direction" else equivalence(seen, margin)) <= 0.05
+        return hits / 300
+
+    assert passed(found) >= 0.7
+    assert passed(found // 2) < 0.7
+
+
+def test_an_arm_with_one_seed_is_taken_to_vary_as_the_other_one() -> None:
+    rng = np.random.default_rng(7)
+    luck = rng.uniform(size=400)
+    several = [list((np.roll(luck, seed) < level).astype(float)) for seed, level in enumerate((0.56, 0.6, 0.64))]
+    one, two = (
+        paired_difference(arm(*several), arm(several[1]), unit="fraction"),
+        paired_difference(arm(*several), arm(*several), unit="fraction"),
+    )
+    assert one is not None
+    assert two is not None
+    assert len(one.seed_variances) == 1
+    alike = dataclasses.replace(two, item_variance=one.item_variance)
+    assert needed(one, 0.15, "equivalence").seeds == needed(alike, 0.15, "equivalence").seeds is not None
 
 
 def _fraction(one: np.ndarray, two: np.ndarray) -> Effect:

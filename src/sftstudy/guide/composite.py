@@ -24,12 +24,13 @@ def combine(arms: Mapping[str, ItemScores], benchmarks: Mapping[str, PlannedBenc
     strata = {name: _strata(arm, benchmarks[name]) for name, arm in arms.items()}
     counts = {name: len(set(names)) for name, names in strata.items()}
     total = sum(counts.values())
-    values = []
+    values, spans = [], []
     for name, arm in arms.items():
-        floor, top = benchmarks[name].chance, SCALE[benchmarks[name].unit][1]
+        floor, (bottom, top) = benchmarks[name].chance, SCALE[benchmarks[name].unit]
         # a macro average weighs strata alike: this undoes it, so that benchmarks weigh alike, and their tasks within them
         weight = total / (len(arms) * counts[name])
         values.append(weight * (arm.values - floor) / (top - floor))
+        spans.append(np.full(len(arm.items), weight * (top - bottom) / (top - floor)))
         if any(np.isnan(row[np.asarray(strata[name]) == one]).all() for row in arm.values for one in set(strata[name])):
             return None
     if not values:
@@ -40,6 +41,7 @@ def combine(arms: Mapping[str, ItemScores], benchmarks: Mapping[str, PlannedBenc
         tasks=tuple(f"{name}\t{stratum}" for name in arms for stratum in strata[name]),
         clusters=tuple(f"{name}\t{cluster}" for name, arm in arms.items() for cluster in arm.clusters),
         values=np.concatenate(values, axis=1),
+        spans=np.concatenate(spans),
     )
 
 

@@ -9,6 +9,9 @@ and the interval is estimate +- t * sqrt(variance), t with Satterthwaite's degre
 an item contributes by chance within one seed stands in both terms. One seed leaves only the first term: such an interval says
 nothing about other seeds. Items of one cluster (both turns of one question) count as one draw; a macro average is stratified by
 task.
+
+Where no or hardly any item stands out, the variance over items says too little. It is never taken for less than (reach / t)^2,
+`reach` being how far the mean may be moved by items that stand out and of which none happened to be drawn.
 """
 
 from __future__ import annotations
@@ -28,12 +31,22 @@ Unit = Literal["fraction", "rating"]
 
 SCALE: dict[Unit, tuple[float, float]] = {"fraction": (0.0, 1.0), "rating": (1.0, 10.0)}
 
+Strata = tuple[tuple[float, float], ...]
+"""Of each task of a macro average, or of all items together: draws, and by how much the mean moves if all of them stand out.
+
+That is as far as its draw that stands out most, or by the whole scale where all are alike.
+"""
+
+SAME = 1e-12
+"""Up to here values are equal: sums in another order differ in the last digits."""
+
 
 @dataclass(frozen=True)
 class ItemScores:
     """One arm on one benchmark: `values` is seeds x items, NaN where a verdict failed.
 
-    `items` identify an item across arms. `tasks` are the strata of a macro average, `clusters` the units drawn together.
+    `items` identify an item across arms. `tasks` are the strata of a macro average, `clusters` the units drawn together, `spans` by
+    how much two values of an item can differ if that is not the unit's whole scale.
     """
 
     seeds: tuple[int, ...]
@@ -41,6 +54,7 @@ class ItemScores:
     tasks: tuple[str, ...]
     clusters: tuple[str, ...]
     values: Array
+    spans: Array | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.seeds), len(self.items))
@@ -55,7 +69,9 @@ class ItemScores:
         def pick(names: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(names[column] for column in columns)
 
-        return ItemScores(self.seeds, pick(self.items), pick(self.tasks), pick(self.clusters), self.values[:, list(columns)])
+        places = list(columns)
+        spans = None if self.spans is None else self.spans[places]
+        return ItemScores(self.seeds, pick(self.items), pick(self.tasks), pick(self.clusters), self.values[:, places], spans)
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,10 @@ class Estimate:
 class Difference:
     """First arm minus second on the items that both have, with interval and two-sided p-value.
 
-    `error` and `freedom` are what the interval is made of. `item_variance`, with its degrees of freedom, is the part of error^2
-    that more items shrink, `seed_variances` the part of each arm with several seeds that more seeds shrink, with their number.
+    `error` and `freedom` are what the interval is made of. `item_variance`, with its degrees of freedom, is the sample's variance
+    over items, which more items shrink, as they shrink the `reach` of the `strata` below which it does not count; `seed_variances`
+    is the variance of each arm with several seeds, which more seeds shrink, with their number. `signs` if p is a sign test's at
+    least.
     """
 
     value: float
@@ -91,6 +109,8 @@ class Difference:
     freedom: float
     item_variance: float
     item_freedom: float
+    strata: Strata
+    signs: bool
     seed_variances: tuple[tuple[float, int], ...]
 
 
@@ -108,32 +128,53 @@ def mean(values: Array, tasks: Sequence[str], average: Average) -> float:
 def estimate(scores: ItemScores, unit: Unit, *, average: Average = "micro", level: float = 0.95) -> Estimate | None:
     """Mean and interval as the module states, clipped to the unit's scale. None if a seed has no valid item.
 
-    If every item is wrong, or every one right, the t interval has no width; the exact (Clopper-Pearson) bound takes its place.
+    If every item is wrong, or every one right, it ends at the exact (Clopper-Pearson) bound.
     """
     by_seed = np.array([mean(row, scores.tasks, average) for row in scores.values])
     if by_seed.size == 0 or np.isnan(by_seed).any():
         return None
     value = float(by_seed.mean())
-    error, freedom, num_draws = error_of_mean(scores, average)
-    num_items = int((~np.isnan(scores.values)).any(axis=0).sum())
-    if num_draws < 2:
-        return Estimate(value, None, None, num_items, len(scores.seeds))
-    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
-    if unit == "rating" and half == 0:
-        return Estimate(value, None, None, num_items, len(scores.seeds))
     floor, top = SCALE[unit]
-    low, high = max(floor, value - half), min(top, value + half)
-    if unit == "fraction" and value in (floor, top):
-        reach = 1.0 - ((1.0 - level) / 2) ** (1.0 / num_draws)
-        low, high = (low, max(high, reach)) if value == floor else (min(low, 1.0 - reach), high)
-    return Estimate(value, low, high, num_items, len(scores.seeds))
+    error, freedom, num_draws = error_of_mean(scores, average, span=top - floor if unit == "fraction" else 0.0, level=level)
+    num_items = int((~np.isnan(scores.values)).any(axis=0).sum())
+    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
+    if num_draws < 2 or half <= SAME:
+        return Estimate(value, None, None, num_items, len(scores.seeds))
+    return Estimate(value, max(floor, value - half), min(top, value + half), num_items, len(scores.seeds))
 
 
-def error_of_mean(scores: ItemScores, average: Average) -> tuple[float, float, int]:
-    """Standard error of an arm's mean over items and seeds, its degrees of freedom, and how many items or clusters are drawn."""
+def error_of_mean(scores: ItemScores, average: Average, *, span: float = 0.0, level: float = 0.95) -> tuple[float, float, int]:
+    """Standard error of an arm's mean over items and seeds, its degrees of freedom, and how many items or clusters are drawn.
+
+    `span` is how far an item may stand out where none does; 0 if that is not known.
+    """
     by_seed = np.array([mean(row, scores.tasks, average) for row in scores.values])
-    variance, freedom, num_draws = _item_variance(_mean_over_seeds(scores.values), scores, average)
-    return *_standard_error(variance, freedom, [by_seed]), num_draws
+    spans = np.full(len(scores.items), span)
+    variance, freedom, strata = _item_variance(_mean_over_seeds(scores.values), scores, average, spans)
+    variance = max(variance, least_variance(strata, freedom, level))
+    return *_standard_error(variance, freedom, [by_seed]), int(sum(draws for draws, _ in strata))
+
+
+def reach(strata: Strata, level: float) -> float:
+    """How far a mean may be from what it is where no draw stands out, though some might: the exact bound, one side of the interval.
+
+    A share p_k of the draws of stratum k may stand out, and move the mean by m_k p_k. None of n_k was drawn with probability
+    prod (1 - p_k)^n_k; the bound is the largest sum m_k p_k at which that is a = (1 - level) / 2. By Lagrange
+    1 - p_k = min(1, l n_k / m_k), and l is the largest that those strata give in which an item weighs most:
+    log l = max over them of (log a - sum n_k log(n_k / m_k)) / sum n_k. One stratum: m (1 - a^(1/n)) (Clopper & Pearson 1934,
+    Biometrika 26:404).
+    """
+    heavy = sorted((stratum for stratum in strata if stratum[1] > 0), key=lambda stratum: stratum[0] / stratum[1])
+    if not heavy:
+        return 0.0
+    draws, most = np.array(heavy).T
+    levels = (math.log((1 - level) / 2) - np.cumsum(draws * np.log(draws / most))) / np.cumsum(draws)
+    return float(most @ -np.expm1(np.minimum(0.0, levels.max() + np.log(draws / most))))
+
+
+def least_variance(strata: Strata, freedom: float, level: float) -> float:
+    """The variance over items whose t interval goes as far as `reach`."""
+    return (reach(strata, level) / float(stats.t.isf((1 - level) / 2, freedom))) ** 2 if freedom > 0 else 0.0
 
 
 def paired_difference(
@@ -146,7 +187,7 @@ def paired_difference(
 
     The t-test is too sure of itself where few items differ. So p is never below that of an exact sign test (McNemar) if items are
     right or wrong and each arm has one seed, nor below the least that so many differing items can give otherwise; the interval is
-    widened to agree. Where no item differs at all, it is that of the exact bound on the share of items that might. None with
+    widened to agree. Where no item differs at all, it is the exact bound on what those that might would do to the mean. None with
     fewer than two common items, or a seed without any valid item.
     """
     place = {item: column for column, item in enumerate(second.items)}
@@ -156,24 +197,22 @@ def paired_difference(
     mine, theirs = (scores.take(columns) for scores, columns in zip((first, second), zip(*pairs, strict=True), strict=True))
     gap = _mean_over_seeds(mine.values) - _mean_over_seeds(theirs.values)
     known = ~np.isnan(gap)
-    variance, freedom, num_draws = _item_variance(gap, mine, average)
-    if num_draws < 2:
+    spans = np.full(known.size, SCALE[unit][1] - SCALE[unit][0]) if mine.spans is None else mine.spans
+    item_variance, item_freedom, strata = _item_variance(gap, mine, average, spans)
+    if sum(draws for draws, _ in strata) < 2:
         return None
     means = [np.array([mean(np.where(known, row, np.nan), s.tasks, average) for row in s.values]) for s in (mine, theirs)]
     if np.isnan(means[0]).any() or np.isnan(means[1]).any():
         return None
     value = float(means[0].mean() - means[1].mean())
-    item_variance, item_freedom = variance, freedom
-    error, freedom = _standard_error(variance, freedom, means)
-    quantile = float(stats.t.isf((1 - level) / 2, freedom))
-    p_t = 1.0 if value == 0 else float(2 * stats.t.sf(abs(value) / error, freedom)) if error > 0 else 0.0
-    p = max(p_t, _least_p(gap, mine, exact=len(first.seeds) == len(second.seeds) == 1))
-    span = SCALE[unit][1] - SCALE[unit][0]
+    error, freedom = _standard_error(max(item_variance, least_variance(strata, item_freedom, level)), item_freedom, means)
+    p_t = 1.0 if value == 0 else float(2 * stats.t.sf(abs(value) / error, freedom))
+    least_p, signs = _least_p(gap, mine, exact=len(first.seeds) == len(second.seeds) == 1)
+    p = max(p_t, least_p)
     if value != 0 and p > p_t:
         error = max(error, abs(value) / float(stats.t.isf(min(p, 0.5) / 2, freedom)))
-    elif error == 0:
-        error = span * (1.0 - ((1.0 - level) / 2) ** (1.0 / num_draws)) / quantile
-    half = quantile * error
+    half = float(stats.t.isf((1 - level) / 2, freedom)) * error
+    span = mean(np.where(known, spans, np.nan), mine.tasks, average)
     return Difference(
         value=value,
         low=max(-span, value - half),
@@ -184,6 +223,8 @@ def paired_difference(
         freedom=freedom,
         item_variance=item_variance,
         item_freedom=item_freedom,
+        strata=strata,
+        signs=signs,
         seed_variances=tuple((float(sample.var(ddof=1)) / sample.size, sample.size) for sample in means if sample.size > 1),
     )
 
@@ -204,19 +245,19 @@ def _mean_over_seeds(values: Array) -> Array:
     return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
 
 
-def _item_variance(values: Array, scores: ItemScores, average: Average) -> tuple[float, float, int]:
-    """Variance of the mean of `values` (one per item) over draws of items, its degrees of freedom, and the number of draws.
+def _item_variance(values: Array, scores: ItemScores, average: Average, spans: Array) -> tuple[float, float, Strata]:
+    """Variance of the mean of `values` (one per item) over draws of items, its degrees of freedom, and the strata.
 
     Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n. The tasks of
     a macro average have Satterthwaite's degrees of freedom together: a small task has few, and weighs as much as the others.
     """
     known = ~np.isnan(values)
-    values = values[known]
+    values, spans = values[known], spans[known]
     strata = np.asarray(scores.tasks)[known] if average == "macro" else np.full(values.size, "")
     clusters = np.asarray(scores.clusters)[known]
     names = np.unique(strata)
     parts: list[tuple[float, float]] = []
-    num_draws = 0
+    found: list[tuple[float, float]] = []
     for name in names:
         here = strata == name
         group = np.unique(clusters[here], return_inverse=True)[1]
@@ -224,33 +265,32 @@ def _item_variance(values: Array, scores: ItemScores, average: Average) -> tuple
         centre = values[here].mean() if draws > 1 else values.mean()
         pulls = np.bincount(group, (values[here] - centre) / (here.sum() * len(names)))
         parts.append((float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0), max(draws - 1.0, 1.0)))
-        num_draws += draws
-    variance, freedom = _total(parts)
-    return variance, freedom, num_draws
+        most = draws * float(np.abs(pulls).max())
+        found.append((draws, most if most > SAME else float(spans[here].max()) / len(names)))
+    return *total(parts), tuple(found)
 
 
 def _standard_error(variance: float, freedom: float, samples: Sequence[Array]) -> tuple[float, float]:
     """Standard error and Satterthwaite's degrees of freedom: item variance plus the variance of each sample of seed means."""
     parts = [(variance, freedom)]
     parts += [(float(sample.var(ddof=1)) / sample.size, sample.size - 1.0) for sample in samples if sample.size > 1]
-    total, freedom = _total(parts)
-    return math.sqrt(total), freedom
+    variance, freedom = total(parts)
+    return math.sqrt(variance), freedom
 
 
-def _total(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def total(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Sum of independent variances, and its degrees of freedom by Satterthwaite; if all are zero, those of the parts together."""
-    total = sum(part for part, _ in parts)
+    whole = sum(part for part, _ in parts)
     squares = sum(part**2 / degrees for part, degrees in parts)
-    return total, total**2 / squares if squares > 0 else sum(degrees for _, degrees in parts)
+    return whole, whole**2 / squares if squares > 0 else sum(degrees for _, degrees in parts)
 
 
-def _least_p(gap: Array, scores: ItemScores, *, exact: bool) -> float:
-    """Exact p-value of the sign test where it applies, else the least one possible with so many differing draws."""
+def _least_p(gap: Array, scores: ItemScores, *, exact: bool) -> tuple[float, bool]:
+    """Exact p-value of the sign test and True where it applies, else the least that so many differing draws can give and False."""
     differing = ~np.isnan(gap) & (gap != 0)
     draws = np.asarray(scores.clusters)[differing]
     num_differing = np.unique(draws).size
+    signs = exact and num_differing == draws.size and bool((np.abs(gap[differing]) == 1).all())
     if num_differing == 0:
-        return 1.0
-    if exact and num_differing == draws.size and (np.abs(gap[differing]) == 1).all():
-        return float(stats.binomtest(int((gap > 0).sum()), num_differing).pvalue)
-    return 2.0 ** (1 - num_differing)
+        return 1.0, signs
+    return float(stats.binomtest(int((gap > 0).sum()), num_differing).pvalue) if signs else 2.0 ** (1 - num_differing), signs
