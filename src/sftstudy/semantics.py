@@ -25,7 +25,7 @@ SEMANTICS: dict[str, int] = {
     "normalize_leaderboard": 1,
     "select_checkpoint": 2,
     "retain_weights": 1,
-    "collect_scores": 3,
+    "collect_scores": 4,
     "render_table": 5,
     "write_numbers": 1,
     "render_figure": 3,

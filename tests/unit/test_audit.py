@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from sftstudy.config import PaperRule, Screen
+from sftstudy.config import PaperRule
 from sftstudy.paths import Layout
 from sftstudy.records import DecisionRecord, Ruling, write_record
+from sftstudy.spec import PlannedScreen
 from sftstudy.tables.aggregate import load_results
 from sftstudy.tables.audit import audit_pair
 from sftstudy.tables.audit_figures import short_names
@@ -19,7 +20,12 @@ from sftstudy.tables.collect import collect_scores
 from table_toys import COMMON, Tree, edit
 
 PAIR = ("m", "d")
-SCREEN = Screen(benchmark="exam", rungs=[0.25, 0.5], rule=PaperRule(kind="paper", keep=0.5))
+SCREEN = PlannedScreen(
+    benchmark="exam",
+    rungs=[0.25, 0.5],
+    rule=PaperRule(kind="paper", keep=0.5),
+    decisions={"0.25": "decision-0.25", "0.5": "decision-0.5"},
+)
 RIGHT = {"r1": 1, "r2": 6, "r3": 3, "r4": 4, "r5": 5}
 CALLS = {"0.25": {"r1": "stop", "r2": "audit", "r3": "go", "r4": "go", "r5": "go"}, "0.5": {"r3": "go", "r4": "go", "r5": "stop"}}
 
@@ -51,7 +57,7 @@ def tree(tmp_path: Path) -> Tree:
             )
             for recipe, call in calls.items()
         }
-        record = DecisionRecord(**COMMON, spec_hash="", study="toy", rung=rung, rulings=rulings)
+        record = DecisionRecord(**COMMON, spec_hash=SCREEN.decisions[rung], study="toy", rung=rung, rulings=rulings)
         write_record(made.layout.screens("toy") / f"{rung}.json", record)
     return made
 
