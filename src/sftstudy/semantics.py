@@ -36,7 +36,7 @@ SEMANTICS: dict[str, int] = {
     "write_index": 1,
     "replay_race": 1,
     "replay_screen": 2,
-    "audit_screen": 2,
+    "audit_screen": 3,
     "render_passport": 1,
 }
 
