@@ -15,7 +15,7 @@ from sftstudy.hashes import sha256_of
 from sftstudy.locate import check_file, check_folder, check_local, files_below
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, base_answers, race_stem, score_stem
 from sftstudy.registry import Registry, known, load, stage_training
-from sftstudy.screen import rung_step
+from sftstudy.screen import rung_name, rung_step
 from sftstudy.screens import Screens
 from sftstudy.semantics import PINNED_MAJORS
 from sftstudy.settings import settings_of
@@ -555,7 +555,7 @@ class Plan:
             sweeps={sweep: cells for sweep, cells in self.registry.sweeps.items() if recipes >= set(cells)},
             tables=study.tables,
             figures=study.figures,
-            screen=study.screen,
+            screen=self._planned_screen(name),
             replay=study.replay,
             settings=settings_of(name, self.runs[name], self.registry),
             published={table: self.registry.published[table] for table in published_tables(study)},
@@ -580,6 +580,13 @@ class Plan:
             factors=stage.training.model_dump() if stage.training else {},
             scores=self.score_hashes(stage, suites),
         )
+
+    def _planned_screen(self, study: str) -> spec.PlannedScreen | None:
+        found = self.screens.specs.get(study)
+        if found is None:
+            return None
+        decisions = {rung: spec.decision_hash(found, rung) for rung in map(rung_name, found.screen.rungs)}
+        return spec.PlannedScreen(**found.screen.model_dump(), decisions=decisions)
 
     def _planned_benchmark(self, name: str) -> spec.PlannedBenchmark:
         suite = self.registry.benchmarks[name]

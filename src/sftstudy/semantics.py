@@ -25,7 +25,7 @@ SEMANTICS: dict[str, int] = {
     "normalize_leaderboard": 1,
     "select_checkpoint": 2,
     "retain_weights": 1,
-    "collect_scores": 3,
+    "collect_scores": 4,
     "render_table": 5,
     "write_numbers": 1,
     "render_figure": 3,
@@ -36,7 +36,7 @@ SEMANTICS: dict[str, int] = {
     "write_index": 1,
     "replay_race": 1,
     "replay_screen": 2,
-    "audit_screen": 2,
+    "audit_screen": 3,
     "render_passport": 1,
 }
 

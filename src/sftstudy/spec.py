@@ -207,6 +207,12 @@ class PlannedBenchmark(config.Averages):
     metric: str = Field(default="rating")
 
 
+class PlannedScreen(config.Screen):
+    """A study's screen as its audit sees it: with the spec hashes that its decisions must answer to."""
+
+    decisions: dict[str, str] = Field(description="rung -> expected spec hash of the decision record")
+
+
 class Setting(Strict):
     """A value that a study's numbers rest on. `part` is a phase of the data or of a recipe; `origin` is absent for users' own."""
 
@@ -237,7 +243,7 @@ class StudySpec(Strict):
     sweeps: dict[str, list[str]]
     tables: dict[str, config.Table]
     figures: dict[str, config.Figure]
-    screen: config.Screen | None = None
+    screen: PlannedScreen | None = None
     replay: config.Replay | None = None
     settings: list[Setting] = Field([], description="every value of every run")
     published: dict[str, config.PublishedTable] = Field({}, description="tables of the paper that the study's tables show")

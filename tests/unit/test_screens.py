@@ -183,6 +183,21 @@ def test_a_rung_of_other_training_is_refused(tmp_path: Path) -> None:
         decide(plan, "hot", "0.2")
 
 
+def test_a_study_knows_which_decisions_its_audit_may_take(tmp_path: Path) -> None:
+    def planned(text: str) -> spec.StudySpec:
+        return plan_of(tmp_path, hot=text).study_spec("hot")
+
+    plan = plan_of(tmp_path, hot=screen("[0.1, 0.25]"))
+    show(plan, "hot", "0.1", {LAB: 1})
+    first, kept_more = planned(screen("[0.1, 0.25]")).screen, planned(screen("[0.1, 0.25]", RULE.replace("0.5", "0.9"))).screen
+    assert first
+    assert kept_more
+    assert list(first.decisions) == list(kept_more.decisions) == ["0.1", "0.25"]
+    assert first.decisions["0.1"] == decide(plan, "hot", "0.1").spec_hash
+    assert not set(first.decisions.values()) & set(kept_more.decisions.values())
+    assert planned("").screen is None
+
+
 def test_two_programs_read_what_the_first_wrote(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, hot=screen("[0.1]"))
     show(plan, "hot", "0.1", {LAB: 1})

@@ -3,27 +3,30 @@
 A competitor that was stopped and trained to its end all the same, for the audit or for another study, is one that is checked: its
 final score says whether stopping it was an error. Rank correlations are over all that have a final score; where a rule has stopped
 the weak ones, these are the others, and the correlations are nearer to zero than they would be over all.
+
+What stops cost is known once all rungs have decided and all that were kept have a final score: against some of these a stopped one
+seems better than it is. Rules compare within groups, and so do false stops; regret is of the best of all groups.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import Any
 
 from pydantic import Field
 from scipy import stats
 
 from sftstudy import records
-from sftstudy.config import Screen
 from sftstudy.paths import Layout
 from sftstudy.records import DecisionRecord, Entry, Ruling, TrainingRecord
-from sftstudy.screen import rung_name, rung_step
-from sftstudy.spec import PlannedStage
+from sftstudy.screen import rung_step
+from sftstudy.spec import PlannedScreen, PlannedStage
 from sftstudy.stats.ranks import rank_correlation
 from sftstudy.tables.aggregate import Cell, Pair, Results, compare, make_cell
-from sftstudy.tables.collect import read_training
+from sftstudy.tables.collect import Missing, read_decisions, read_training
 from sftstudy.tables.early import Competitor, competitors, final_score, stage_metrics
 
 LEVEL = 0.95
@@ -50,7 +53,9 @@ class RungReport(Entry):
     samples: dict[str, int] = Field(description="competitor -> samples that a run of it had seen there")
     correlations: dict[str, Correlation]
     saved: float = Field(description="share of the planned samples that the stops up to here save, were none audited")
-    regret: float | None = Field(description="best final score of those stopped up to here less the best of the others, at least 0")
+    regret: float | None = Field(
+        description="best final score of those stopped up to here less the best kept at all rungs, at least 0"
+    )
     regret_at_random: float | None = Field(description="the same in the mean over random choices of as many, within groups")
 
 
@@ -67,6 +72,10 @@ class CompetitorReport(Entry):
     samples_planned: int
     samples_allowed: int = Field(description="what the study's own decisions let it train; other studies may want more")
     samples_trained: int
+    samples_saved: int = Field(
+        description="left out by a stop, and trained for no other study; known from the stopped stage's record"
+    )
+    samples_open: int = Field(description="neither trained, by today's spec, nor saved")
     hours: float = Field(description="of processes, GPU-hours where each has a GPU")
     hours_saved: float = Field(description="by the pace of finished stages of its batch size, else by its own")
 
@@ -78,18 +87,26 @@ class PairReport(Entry):
     data: str
     device: str = Field(description="what was trained on")
     rungs: list[RungReport]
+    undecided: dict[str, str] = Field(description="rung without a decision of today's spec -> why")
+    num_kept: int
+    num_kept_scored: int = Field(
+        description="kept ones whose final score is known; unless all are, nothing is said of what is lost"
+    )
     num_stopped: int
     num_checked: int = Field(description="stopped ones whose final score is known")
-    num_false_stops: int = Field(description="checked ones that ended above the best that was kept: they would have won")
-    false_stop_rate: float | None = Field(description="of the checked ones, with its exact interval")
-    false_stop_low: float | None
-    false_stop_high: float | None
-    num_above_median: int = Field(description="checked ones that ended above the median of those kept")
-    regret: float | None = Field(description="best checked less best kept, at least 0; a lower bound unless all are checked")
-    lead: float | None = Field(description="best checked less best kept, paired by items, with its 95 % interval")
-    lead_low: float | None
-    lead_high: float | None
-    samples_saved: float = Field(description="share of the planned samples that were not trained, the audit's not counted as saved")
+    num_false_stops: int | None = Field(
+        None, description="checked ones that ended above the best that was kept of their group: they would have won"
+    )
+    false_stop_rate: float | None = Field(None, description="of the checked ones, with its exact interval")
+    false_stop_low: float | None = None
+    false_stop_high: float | None = None
+    num_above_median: int | None = Field(None, description="checked ones that ended above the median of those kept of their group")
+    regret: float | None = Field(None, description="best checked less best kept, at least 0; a lower bound unless all are checked")
+    lead: float | None = Field(None, description="best checked less best kept, paired by items, with its 95 % interval")
+    lead_low: float | None = None
+    lead_high: float | None = None
+    samples_saved: float = Field(description="share of the planned samples that stops left out, the audit's not counted as saved")
+    samples_open: float = Field(description="share that is neither trained nor saved")
     samples_saved_alone: float = Field(description="the same if no other study had wanted any of the stopped")
     samples_saved_unaudited: float = Field(description="the same if none had been audited either")
     hours: float
@@ -112,15 +129,17 @@ class _Trained:
     def samples(self) -> int:
         return self.record.num_steps * self.batch if self.record else 0
 
+    @property
+    def samples_planned(self) -> int:
+        return self.stage.num_steps * self.batch
 
-def audit_pair(results: Results, screen: Screen, pair: Pair, *, layout: Layout) -> PairReport:
+
+def audit_pair(results: Results, screen: PlannedScreen, pair: Pair, *, layout: Layout) -> PairReport:
     """The report on one model and data set, as far as there are decisions and scores."""
     found = {competitor.name: competitor for competitor in competitors(results.study, screen, pair)}
     finals = {name: final_score(results, screen.benchmark, pair, competitor) for name, competitor in found.items()}
-    decisions = {
-        rung_name(rung): _rulings(results.study.name, rung_name(rung), pair, list(found.values()), layout=layout)
-        for rung in screen.rungs
-    }
+    decided, undecided = _decided(read_decisions(results.study.name, screen, layout=layout))
+    decisions = {rung: _rulings(decided[rung], pair, list(found.values())) if rung in decided else {} for rung in screen.decisions}
     calls = {name: {rung: rulings.get(name) for rung, rulings in decisions.items()} for name in found}
     trained = {
         name: [[_Trained(stage, read_training(stage, layout=layout)) for stage in member.stages] for member in competitor.members]
@@ -130,26 +149,24 @@ def audit_pair(results: Results, screen: Screen, pair: Pair, *, layout: Layout) 
     cells = {name: _final_cell(results, screen.benchmark, pair, competitor) for name, competitor in found.items()}
     rows = [_competitor(found[name], calls[name], finals[name], cells[name], trained[name], paces) for name in found]
     kept = {row.name: row.final for row in rows if row.stopped_at is None and row.final is not None}
-    stopped = [row for row in rows if row.stopped_at is not None]
-    checked = {row.name: row.final for row in stopped if row.final is not None}
-    false_stops = sum(final > max(kept.values()) for final in checked.values()) if kept else 0
-    interval = stats.binomtest(false_stops, len(checked)).proportion_ci(LEVEL) if checked and kept else None
+    checked = {row.name: row.final for row in rows if row.stopped_at is not None and row.final is not None}
+    num_stopped = sum(row.stopped_at is not None for row in rows)
+    settled = not undecided and len(kept) == len(rows) - num_stopped
     planned = sum(row.samples_planned for row in rows)
     return PairReport(
         model=pair[0],
         data=pair[1],
         device=next((one.record.device for runs in trained.values() for one in _flat(runs) if one.record), ""),
-        rungs=[_rung(rung, rulings, rows, finals, trained) for rung, rulings in decisions.items()],
-        num_stopped=len(stopped),
+        rungs=[_rung(rung, rulings, rows, finals, trained, settled=settled) for rung, rulings in decisions.items()],
+        undecided=undecided,
+        num_kept=len(rows) - num_stopped,
+        num_kept_scored=len(kept),
+        num_stopped=num_stopped,
         num_checked=len(checked),
-        num_false_stops=false_stops,
-        false_stop_rate=false_stops / len(checked) if interval else None,
-        false_stop_low=float(interval.low) if interval else None,
-        false_stop_high=float(interval.high) if interval else None,
-        num_above_median=sum(final > median(kept.values()) for final in checked.values()) if kept else 0,
-        regret=max(0.0, max(checked.values()) - max(kept.values())) if checked and kept else None,
-        **_lead(results, screen.benchmark, cells, checked, kept),
-        samples_saved=1 - sum(row.samples_trained for row in rows) / planned,
+        **(_lost(checked, kept, {name: one.group for name, one in found.items()}) if settled else {}),
+        **(_lead(results, screen.benchmark, cells, checked, kept) if settled else {}),
+        samples_saved=sum(row.samples_saved for row in rows) / planned,
+        samples_open=sum(row.samples_open for row in rows) / planned,
         samples_saved_alone=1 - sum(row.samples_allowed for row in rows) / planned,
         samples_saved_unaudited=1 - sum(_samples(trained[row.name], row.stopped_at) for row in rows) / planned,
         hours=sum(row.hours for row in rows),
@@ -158,14 +175,46 @@ def audit_pair(results: Results, screen: Screen, pair: Pair, *, layout: Layout) 
     )
 
 
-def _rulings(study: str, rung: str, pair: Pair, found: Sequence[Competitor], *, layout: Layout) -> dict[str, Ruling]:
-    """Competitor -> what was decided of it at a rung; empty as long as nothing is decided."""
-    path = layout.screens(study) / f"{rung}.json"
-    if not path.exists():
-        return {}
-    decided = records.read_record(path, DecisionRecord).rulings
+def _decided(found: Mapping[str, DecisionRecord | Missing]) -> tuple[dict[str, DecisionRecord], dict[str, str]]:
+    """Rung -> its decision, and rung -> why it has none: one that follows a rung without a decision does not count either."""
+    decided: dict[str, DecisionRecord] = {}
+    undecided: dict[str, str] = {}
+    for rung, decision in found.items():
+        if isinstance(decision, Missing):
+            undecided[rung] = decision.reason
+        elif undecided:
+            undecided[rung] = "no decision before it"
+        else:
+            decided[rung] = decision
+    return decided, undecided
+
+
+def _rulings(decision: DecisionRecord, pair: Pair, found: Sequence[Competitor]) -> dict[str, Ruling]:
+    """Competitor -> what was decided of it at a rung, if it was still in."""
+    decided = decision.rulings
     keys = {c.name: f"{pair[0]}/{pair[1]}/{c.recipe}/seed{c.members[0].seed}/{c.members[0].stages[0].stage}" for c in found}
-    return {name: decided[key] for name, key in keys.items() if key in decided and decided[key].place is not None}
+    return {name: decided[key] for name, key in keys.items() if decided[key].place is not None}
+
+
+def _lost(checked: dict[str, float], kept: dict[str, float], groups: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What is said of the stops of those that are checked. Of each group at least one is kept."""
+    rivals: dict[tuple[str, ...], list[float]] = {}
+    for name, final in kept.items():
+        rivals.setdefault(groups[name], []).append(final)
+    false_stops = sum(final > max(rivals[groups[name]]) for name, final in checked.items())
+    found = {
+        "num_false_stops": false_stops,
+        "num_above_median": sum(final > median(rivals[groups[name]]) for name, final in checked.items()),
+    }
+    if not checked:
+        return found
+    interval = stats.binomtest(false_stops, len(checked)).proportion_ci(LEVEL)
+    return found | {
+        "false_stop_rate": false_stops / len(checked),
+        "false_stop_low": float(interval.low),
+        "false_stop_high": float(interval.high),
+        "regret": max(0.0, max(checked.values()) - max(kept.values())),
+    }
 
 
 # --- competitors -------------------------------------------------------------------------------------------------------
@@ -181,7 +230,10 @@ def _competitor(
 ) -> CompetitorReport:
     ended = [(rung, ruling.call) for rung, ruling in calls.items() if ruling and ruling.call in ("stop", "audit")]
     stopped_at, audited = (ended[0][0], ended[0][1] == "audit") if ended else (None, False)
-    missing = [(one, one.stage.num_steps * one.batch - one.samples) for one in _flat(trained)]
+    stop = None if audited else stopped_at
+    saved = [(one, samples) for stages in trained for one, samples in zip(stages, _saved(stages, stop), strict=True)]
+    num_planned, num_trained = _samples(trained, None), sum(one.samples for one in _flat(trained))
+    num_saved = sum(samples for _, samples in saved)
     estimate = cell.estimate if final is not None else None
     ends = (estimate.low, estimate.high) if estimate and estimate.low is not None and estimate.high is not None else None
     if ends and not cell.higher_is_better:
@@ -194,11 +246,13 @@ def _competitor(
         final=final,
         low=ends[0] if ends else None,
         high=ends[1] if ends else None,
-        samples_planned=_samples(trained, None),
-        samples_allowed=_samples(trained, None if audited else stopped_at),
-        samples_trained=sum(one.samples for one in _flat(trained)),
+        samples_planned=num_planned,
+        samples_allowed=_samples(trained, stop),
+        samples_trained=num_trained,
+        samples_saved=num_saved,
+        samples_open=num_planned - num_trained - num_saved,
         hours=sum(one.record.time_s * one.record.num_processes for one in _flat(trained) if one.record) / 3600,
-        hours_saved=sum(samples * paces.get(one.batch, 0.0) for one, samples in missing) / 3600,
+        hours_saved=sum(samples * paces.get(one.batch, 0.0) for one, samples in saved) / 3600,
     )
 
 
@@ -211,16 +265,15 @@ def _final_cell(results: Results, benchmark: str, pair: Pair, competitor: Compet
 
 def _lead(
     results: Results, benchmark: str, cells: dict[str, Cell], checked: dict[str, float], kept: dict[str, float]
-) -> dict[str, float | None]:
-    """The best that was stopped and checked less the best that was kept; None without either."""
-    nothing: dict[str, float | None] = dict.fromkeys(("lead", "lead_low", "lead_high"))
-    if not checked or not kept:
-        return nothing
+) -> dict[str, Any]:
+    """The best that was stopped and checked less the best that was kept; nothing if none is checked."""
+    if not checked:
+        return {}
     first, second = cells[max(checked, key=checked.__getitem__)], cells[max(kept, key=kept.__getitem__)]
     if not first.higher_is_better:
         first, second = second, first
     difference = compare(first, second, results.study.benchmarks[benchmark])
-    return {"lead": difference.value, "lead_low": difference.low, "lead_high": difference.high} if difference else nothing
+    return {"lead": difference.value, "lead_low": difference.low, "lead_high": difference.high} if difference else {}
 
 
 def _flat(runs: list[list[_Trained]]) -> list[_Trained]:
@@ -228,15 +281,25 @@ def _flat(runs: list[list[_Trained]]) -> list[_Trained]:
 
 
 def _samples(trained: list[list[_Trained]], stopped_at: str | None) -> int:
-    """Samples of a competitor's own stages, of the first one up to a rung and of no other if it is stopped there."""
-    total = 0
-    for stages in trained:
-        for one in stages:
-            steps = one.stage.num_steps
-            if stopped_at is not None:
-                steps = rung_step(float(stopped_at), num_steps=steps) if one is stages[0] else 0
-            total += steps * one.batch
-    return total
+    """Samples of a competitor's own stages, if it is stopped at a rung or at none."""
+    return sum(sum(_allowed(stages, stopped_at)) for stages in trained)
+
+
+def _allowed(stages: Sequence[_Trained], stopped_at: str | None) -> list[int]:
+    """Samples of each of a run's own stages: of the first one up to a rung and of no other, if it is stopped there."""
+    if stopped_at is None:
+        return [one.samples_planned for one in stages]
+    first, *behind = stages
+    return [rung_step(float(stopped_at), num_steps=first.stage.num_steps) * first.batch, *(0 for _ in behind)]
+
+
+def _saved(stages: Sequence[_Trained], stopped_at: str | None) -> list[int]:
+    """Samples of each of a run's own stages that its stop saved: none before its record says so, as other studies may train it."""
+    first = stages[0].record
+    if stopped_at is None or first is None or first.status == records.FINISHED:
+        return [0 for _ in stages]
+    allowed = _allowed(stages, stopped_at)
+    return [one.samples_planned - max(one.samples, samples) for one, samples in zip(stages, allowed, strict=True)]
 
 
 def _paces(trained: Sequence[_Trained], *, layout: Layout) -> dict[int, float]:
@@ -261,10 +324,13 @@ def _rung(
     rows: Sequence[CompetitorReport],
     finals: dict[str, float | None],
     trained: dict[str, list[list[_Trained]]],
+    *,
+    settled: bool,
 ) -> RungReport:
     stopped = {row.name: row.stopped_at for row in rows if row.stopped_at is not None and float(row.stopped_at) <= float(rung)}
     spent = sum(_samples(trained[row.name], stopped.get(row.name)) for row in rows)
-    known = [row for row in rows if row.final is not None]
+    # who stops later is neither stopped here nor kept
+    compared = [row for row in rows if row.final is not None and (row.stopped_at is None or row.name in stopped)] if settled else []
     return RungReport(
         rung=rung,
         calls={call: sum(ruling.call == call for ruling in rulings.values()) for call in ("go", "stop", "audit")},
@@ -276,16 +342,16 @@ def _rung(
         samples={name: _samples(trained[name][:1], rung) for name in rulings},
         correlations={signal: _correlation(rulings, signal, finals) for signal in ("grad_norm", "loss")},
         saved=1 - spent / sum(row.samples_planned for row in rows),
-        regret=_regret(known, stopped),
-        regret_at_random=_regret_at_random(known, stopped),
+        regret=_regret(compared, stopped),
+        regret_at_random=_regret_at_random(compared, stopped),
     )
 
 
 def _regret(known: Sequence[CompetitorReport], stopped: dict[str, str]) -> float | None:
-    """The best of those with a final score less the best of these that were not stopped; None if all or none of these were."""
+    """The best of those with a final score less the best of these that were not stopped; None if none was."""
     finals = {row.name: row.final for row in known if row.final is not None}
     kept = [final for name, final in finals.items() if name not in stopped]
-    return max(finals.values()) - max(kept) if 0 < len(kept) < len(finals) else None
+    return max(finals.values()) - max(kept) if len(kept) < len(finals) else None
 
 
 def _regret_at_random(known: Sequence[CompetitorReport], stopped: dict[str, str]) -> float | None:

@@ -38,12 +38,13 @@ class Look:
 KEPT = Look("kept", OKABE_ITO[0], "o", True)
 CHECKED = Look("stopped, and trained on to check it", OKABE_ITO[1], "s", False)
 UNKNOWN = Look("stopped, final score not known", OKABE_ITO[1], "|", True)
+AWAITED = Look("kept, final score not known yet", OKABE_ITO[0], "|", True)
 
 
 def look_of(row: CompetitorReport) -> Look:
-    """Kept, stopped and checked, or stopped for good."""
+    """Kept, stopped and checked, or stopped for good; of the kept and of the stopped those without a final score apart."""
     if row.stopped_at is None:
-        return KEPT
+        return AWAITED if row.final is None else KEPT
     return UNKNOWN if row.final is None else CHECKED
 
 
@@ -63,7 +64,9 @@ def draw_signals(reports: Sequence[PairReport], screen: Screen, benchmark: str) 
         axes_of_row[0].set_ylabel(f"{where}final score, {benchmark}")
     if not rows:
         _nothing(list(grid.flat))
-    figure.legend(handles=[_handle(look) for look in (KEPT, CHECKED, UNKNOWN)], loc="outside lower center", ncols=3)
+    awaited = [AWAITED] if any(look_of(row) is AWAITED for report in reports for row in report.competitors) else []
+    looks = [KEPT, CHECKED, UNKNOWN, *awaited]
+    figure.legend(handles=[_handle(look) for look in looks], loc="outside lower center", ncols=2 if awaited else 3)
     figure.draw_without_rendering()
     for axes, points, texts in named:
         place_points(axes, points, texts)

@@ -77,7 +77,7 @@ def to_markdown(study: StudySpec, screen: Screen, report: PairReport) -> str:
         "| competitor | outcome | final score | samples trained | of planned |",
         "|---|---|---|---|---|",
         *(
-            f"| {row.name} | {outcome(row)} | {_final(row)} | {row.samples_trained:,} | {row.samples_planned:,} |"
+            f"| {row.name} | {outcome(row, report)} | {_final(row)} | {row.samples_trained:,} | {row.samples_planned:,} |"
             for row in report.competitors
         ),
         "",
@@ -128,33 +128,62 @@ def plain_words(screen: Screen, report: PairReport) -> list[str]:
     """What was stopped, saved and lost, a sentence or two each."""
     stopped, num = report.num_stopped, len(report.competitors)
     audited = sum(row.audited for row in report.competitors)
-    hours = "GPU-hours" if report.device == "cuda" else "process-hours"
-    planned_hours = report.hours + report.hours_saved
-    if not any(rung.signals for rung in report.rungs):
-        return ["Nothing is decided yet."]
+    if len(report.undecided) == len(report.rungs):
+        return [f"Nothing is decided yet. {_undecided(report)}"]
     lines = [
         f"Stopped: {stopped} of {num}"
         + (f", {audited} of these for the audit only: they were trained on to see what became of them." if audited else "."),
-        f"Saved: {report.samples_saved:.0%} of the samples and about {report.hours_saved:.2g} of {planned_hours:.2g} {hours}."
+        f"Saved: {report.samples_saved:.0%} of the samples and about {_hours(report)}."
         f" The rule alone would have saved {report.samples_saved_unaudited:.0%}, with its audit {report.samples_saved_alone:.0%}"
-        + ("; other studies wanted the rest." if report.samples_saved < report.samples_saved_alone - 1e-9 else "."),
+        + ("; other studies wanted some of that." if any(map(_is_shared, report.competitors)) else "."),
     ]
-    lines += [line for rung in report.rungs[:1] if (line := _unlike(rung))]
+    lines += [line for line in (_open(report), *map(_unlike, report.rungs[:1])) if line]
+    if report.undecided:
+        return [*lines, f"Lost: not known before all rungs have decided. {_undecided(report)}"]
+    if report.num_kept_scored < report.num_kept:
+        number = report.num_kept - report.num_kept_scored
+        return [*lines, f"Lost: not known, {number} of {report.num_kept} kept have no final score yet."]
     if report.regret is None:
         return [
             *lines,
             "Lost: not known, no stopped one was trained to its end." if stopped else "Lost: nothing, none was stopped.",
         ]
+    group = " of its group" if screen.group_by else ""
     bound = "" if report.num_checked == stopped else "at least "
     lead = "" if report.lead is None else _lead_text(report)
+    over = " of all groups" if screen.group_by else ""
     best = "nothing that is known" if report.regret == 0 else f"{bound}{number_text(report.regret)}"
     return [
         *lines,
-        f"Lost: {best} on {screen.benchmark}, by the best that was stopped against the best kept.{lead}",
-        f"False stops: {report.num_false_stops} of {report.num_checked} checked ended above the best that was kept, "
+        f"Lost: {best} on {screen.benchmark}, by the best that was stopped against the best kept{over}.{lead}",
+        f"False stops: {report.num_false_stops} of {report.num_checked} checked ended above the best that was kept{group}, "
         f"{report.false_stop_rate:.0%} [{report.false_stop_low:.0%}, {report.false_stop_high:.0%}]; "
-        f"{report.num_above_median} ended above the median of the kept.",
+        f"{report.num_above_median} ended above the median of the kept{group}.",
     ]
+
+
+def _undecided(report: PairReport) -> str:
+    rungs = ", ".join(f"{float(rung):.0%} ({why})" for rung, why in report.undecided.items())
+    return f"Without a decision: {rungs}; results/missing.csv names the records."
+
+
+def _hours(report: PairReport) -> str:
+    """Hours saved, of all that are planned where none are open."""
+    hours = "GPU-hours" if report.device == "cuda" else "process-hours"
+    planned = "" if report.samples_open else f" of {report.hours + report.hours_saved:.2g}"
+    return f"{report.hours_saved:.2g}{planned} {hours}"
+
+
+def _is_shared(row: CompetitorReport) -> bool:
+    """Whether another study trained what this one stopped."""
+    return row.samples_trained > row.samples_allowed
+
+
+def _open(report: PairReport) -> str:
+    names = ", ".join(row.name for row in report.competitors if row.samples_open)
+    if not names:
+        return ""
+    return f"Not trained yet: {report.samples_open:.0%} of the samples, of {names}. They count neither as trained nor as saved."
 
 
 def _unlike(rung: RungReport) -> str:
@@ -177,10 +206,10 @@ def _lead_text(report: PairReport) -> str:
     return f" Stopped less kept, over items and seeds: {lead} [{low}, {high}]; they {told} be told apart."
 
 
-def outcome(row: CompetitorReport) -> str:
+def outcome(row: CompetitorReport, report: PairReport) -> str:
     """What became of a competitor."""
     if row.stopped_at is None:
-        return "kept"
+        return "still in" if report.undecided else "kept"
     return f"{'stopped, audited' if row.audited else 'stopped'} at {float(row.stopped_at):.0%}"
 
 
@@ -211,7 +240,7 @@ def _section(screen: Screen, report: PairReport) -> str:
         for signal, correlation in rung.correlations.items()
     ]
     rows = [
-        f'<tr><th scope="row">{escape(row.name)}</th><td>{_badge(row)}</td><td>{escape(_final(row))}</td>'
+        f'<tr><th scope="row">{escape(row.name)}</th><td>{_badge(row, report)}</td><td>{escape(_final(row))}</td>'
         f"<td>{row.samples_trained:,} of {row.samples_planned:,}</td><td>{_share(row)}</td></tr>"
         for row in sorted(report.competitors, key=lambda row: (row.final is None, -(row.final or 0.0), row.name))
     ]
@@ -231,9 +260,9 @@ def _width(image: bytes) -> float:
     return min(1.0, int.from_bytes(image[16:20], "big") / (TWO_COLUMNS * float(STYLE["savefig.dpi"])))
 
 
-def _badge(row: CompetitorReport) -> str:
+def _badge(row: CompetitorReport, report: PairReport) -> str:
     kind = "holds" if row.stopped_at is None else "open" if row.audited else "fails"
-    return f'<span class="badge {kind}">{outcome(row)}</span>'
+    return f'<span class="badge {kind}">{outcome(row, report)}</span>'
 
 
 def _share(row: CompetitorReport) -> str:

@@ -1,9 +1,9 @@
 """All score records of some studies as one tidy table, `results/scores.csv`, and what is amiss with them, `results/missing.csv`.
 
 A record enters only if it answers today's spec, if its weights are those that training left, and if its items average to its
-scores. What does not is listed, never an exception: a table then has an empty cell. No score mixes two protocols, that
-is items, prompts, task or harness version, or judge: the one that most stages were scored by stays (of equally frequent ones the
-base model's, then the first in order); scores by the others are listed and left out.
+scores. What does not is listed, never an exception: a table then has an empty cell. Decisions of screens are listed likewise. No
+score mixes two protocols, that is items, prompts, task or harness version, or judge: the one that most stages were scored by stays
+(of equally frequent ones the base model's, then the first in order); scores by the others are listed and left out.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import pandas as pd
 from sftstudy import averages, records, stats
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_CKPT, BASE_STAGE, Layout, score_stem
-from sftstudy.records import SCORED, ModelRecord, Score, ScoreRecord, TrainingRecord
-from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
+from sftstudy.records import SCORED, DecisionRecord, ModelRecord, Score, ScoreRecord, TrainingRecord
+from sftstudy.spec import PlannedBenchmark, PlannedScreen, PlannedStage, StudySpec
 
 FAULTS = ("missing", "stale spec", "broken", "other weights", "mixed items", "mixed protocols", "failed verdicts")
 """Reasons in `missing.csv` that ask for mending. Any other is a status that a run has by design, such as `stopped at rung 0.1`."""
@@ -88,6 +88,8 @@ def collect_scores(studies: Sequence[StudySpec], *, layout: Layout) -> None:
     rows: set[Row] = set()
     missing: set[Missing] = set()
     for study in studies:
+        decisions = read_decisions(study.name, study.screen, layout=layout) if study.screen else {}
+        missing.update(fault for fault in decisions.values() if isinstance(fault, Missing))
         for stage in study.stages:
             found, lacking = _collect_stage(study, stage, layout=layout)
             rows.update(found)
@@ -129,6 +131,21 @@ def read_training(stage: PlannedStage, *, layout: Layout) -> TrainingRecord | No
     return training if training.spec_hash == stage.spec_hash else None
 
 
+def read_decisions(study: str, screen: PlannedScreen, *, layout: Layout) -> dict[str, DecisionRecord | Missing]:
+    """Rung of a study's screen -> its decision if that is sound and answers today's spec, else what is wrong with it."""
+    found: dict[str, DecisionRecord | Missing] = {}
+    for rung, expected in screen.decisions.items():
+        path = layout.screens(study) / f"{rung}.json"
+        fault = _Fault(study, path)
+        try:
+            decision = records.read_record(path, DecisionRecord)
+        except StudyError as error:
+            found[rung] = fault("broken", str(error)) if path.exists() else fault("missing")
+        else:
+            found[rung] = decision if decision.spec_hash == expected else fault.stale(decision.spec_hash, expected)
+    return found
+
+
 def _collect_stage(study: StudySpec, stage: PlannedStage, *, layout: Layout) -> tuple[list[Row], list[Missing]]:
     """Rows of a stage's good records, and what is wrong with the others."""
     rows: list[Row] = []
@@ -154,7 +171,7 @@ def _collect_stage(study: StudySpec, stage: PlannedStage, *, layout: Layout) -> 
             continue
         identity = (record.model, record.data, record.recipe, record.seed, record.stage, record.suite, record.part)
         if record.spec_hash != expected:
-            missing.append(fault("stale spec", f"record has {record.spec_hash}, today's is {expected}"))
+            missing.append(fault.stale(record.spec_hash, expected))
         elif identity != (stage.model, stage.data, stage.recipe, stage.seed, stage.stage, suite, part):
             missing.append(fault("broken", f"the record says that it is {'/'.join(map(str, identity))}"))
         elif lacking:
@@ -178,6 +195,9 @@ class _Fault:
     def __call__(self, reason: str, detail: str = "") -> Missing:
         return Missing(self.path.as_posix(), self.study, reason, detail)
 
+    def stale(self, found: str, expected: str) -> Missing:
+        return self("stale spec", f"record has {found}, today's is {expected}")
+
 
 def _weights(study: str, stage: PlannedStage, *, layout: Layout) -> tuple[dict[str, str], list[Missing]]:
     """Checkpoint -> weights hash as training (or the base model's record) left them; or why that is not known."""
@@ -191,7 +211,7 @@ def _weights(study: str, stage: PlannedStage, *, layout: Layout) -> tuple[dict[s
         fault = _Fault(study, path)
         return {}, [fault("broken", str(error)) if path.exists() else fault("missing")]
     if training.spec_hash != stage.spec_hash:
-        return {}, [_Fault(study, path)("stale spec", f"record has {training.spec_hash}, today's is {stage.spec_hash}")]
+        return {}, [_Fault(study, path).stale(training.spec_hash, stage.spec_hash)]
     return {entry.ckpt: entry.weights_hash for entry in training.checkpoints}, []
 
 
