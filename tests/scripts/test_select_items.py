@@ -148,6 +148,31 @@ def test_a_wrong_file_ends_in_one_line(tmp_path, change, line):
     assert line in str(told.value)
 
 
+ITEMS = ("--items", "items.csv", "--record", "out.json")
+STAGE = ("spec.yaml", "--suites", "suite.yaml", "--benchmark", "mmlu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ((*ITEMS, "--holdout"), "--holdout: not with --items, which chooses on all items of its file; leave out"),
+        ((*ITEMS, "--benchmark", "mmlu", "--weights", "a=1"), "--benchmark, --weights: not with --items"),
+        ((*ITEMS, "spec.yaml"), "spec: not with --items"),
+        ((*STAGE, "--cluster", "task"), "--cluster: only with --items FILE; leave out, or give it"),
+        ((*STAGE, "--average", "micro", "--record", "out.json"), "--record, --average: only with --items FILE"),
+        ((*ITEMS[:3], "items.csv"), "--record OUT.json with it, another file than that of the items"),
+        ((*ITEMS[:3], "items.csv/out.json"), "--record items.csv/out.json: cannot be written ("),
+    ],
+)
+def test_no_option_is_dropped_and_no_file_lost(tmp_path, arguments, line):
+    table().to_csv(tmp_path / "items.csv", index=False)
+    done = program(tmp_path, *arguments)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert line in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["items.csv"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "items.csv", dtype=str), table(), check_dtype=False)
+
+
 def test_arguments_of_neither_kind_end_in_one_line(tmp_path):
     for arguments in (
         (),
