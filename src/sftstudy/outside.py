@@ -1,7 +1,8 @@
-"""Chooses a checkpoint from per-item results made elsewhere: a CSV or Parquet file with columns ckpt, task, item, correct.
+"""Chooses a checkpoint from per-item results made elsewhere: a CSV (also .csv.gz) or Parquet file.
 
-`correct` is right or wrong (true, false, 1, 0) or a grade between 0 and 1; every checkpoint has every item once. A column
-`samples` gives the order of the checkpoints, else their names do, numbers in them as numbers.
+Its columns ckpt, task, item, correct are read, and samples if there is one; others are left alone. `correct` is right or wrong
+(true, false, 1, 0) or a grade between 0 and 1; every checkpoint has every item once. `samples` gives the order of the checkpoints,
+else their names do, numbers in them as numbers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import stats as tests
 
@@ -162,7 +164,7 @@ def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
             raise StudyError(f"{path}: not a .csv, .csv.gz or .parquet file; convert it")
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file; give the per-item results as --items FILE") from None
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise StudyError(f"{path}: cannot be read ({str(error).splitlines()[0]}); write it again as CSV or Parquet") from None
     if table.empty:
         raise StudyError(f"{path}: has no rows; write a row per checkpoint and item")

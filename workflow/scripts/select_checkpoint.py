@@ -71,12 +71,15 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument_group("per-item results from elsewhere").add_argument
     of_items = [
         add(
-            "--items", type=Path, help="CSV (also .csv.gz) or Parquet file with columns ckpt, task, item, correct, perhaps samples"
+            "--items",
+            type=Path,
+            help="CSV (also .csv.gz) or Parquet file with columns ckpt, task, item, correct (true or false, 1 or 0, or a grade "
+            "between them), perhaps samples (the order of the checkpoints, else that of their names) and others",
         ),
         add("--record", type=Path, help="the JSON file to write"),
         add("--average", choices=get_args(Average), help="choose by the mean over items (micro, the default), or over tasks"),
         add("--cluster", metavar="COLUMN", help="items with one value of it were drawn together, such as `task`"),
-        add("--seed", type=int, default=0, help="of the order of items in the racing replay"),
+        add("--seed", type=int, default=0, help="of the order of items in the racing replay (default: 0)"),
     ]
     arguments = parser.parse_args()
     others = of_stage if arguments.items else of_items
