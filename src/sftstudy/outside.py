@@ -1,18 +1,22 @@
-"""Chooses a checkpoint from per-item results made elsewhere: a CSV or Parquet file with columns ckpt, task, item, correct.
+"""Chooses a checkpoint from per-item results made elsewhere: a CSV (also .csv.gz) or Parquet file.
 
-`correct` is right or wrong (true, false, 1, 0) or a grade between 0 and 1; every checkpoint has every item once. A column
-`samples` gives the order of the checkpoints, else their names do, numbers in them as numbers.
+Its columns ckpt, task, item, correct are read, and samples if there is one; others are left alone. `correct` is right or wrong
+(true, false, 1, 0) or a grade between 0 and 1; every checkpoint has every item once. `samples` gives the order of the checkpoints,
+else their names do, numbers in them as numbers.
 """
 
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from scipy import stats as tests
 
 from sftstudy import stats
@@ -126,9 +130,8 @@ def describe(record: ItemSelectionRecord) -> str:
     verdict = record.best_against_last
     said = "can be told from" if verdict.distinguishable else "cannot be told from"
     if verdict.low is None or verdict.high is None:
-        lines.append(
-            f"the best is the last, {verdict.last}" if verdict.best == verdict.last else "a single item tells nothing apart"
-        )
+        single = f"a single {record.cluster or 'item'} tells nothing apart"
+        lines.append(f"the best is the last, {verdict.last}" if verdict.best == verdict.last else single)
     else:
         lines.append(
             f"best, {verdict.best}, {said} the last, {verdict.last}: {verdict.difference:+.4f} "
@@ -146,25 +149,43 @@ def _text(mean: Mean) -> str:
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
+    """The wanted columns as they are, and `samples` if there is one, but all names as text, empty where there is none."""
+    kind = path.name.lower()
     try:
-        if path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        elif path.suffix == ".parquet":
-            table = pd.read_parquet(path)
+        if kind.endswith((".csv", ".csv.gz")):
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+            columns = _columns(header.tolist(), wanted, path)
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)[columns]
+        elif kind.endswith(".parquet"):
+            file = pq.ParquetFile(path)
+            columns = _columns(file.schema_arrow.names, wanted, path)
+            table = file.read(columns).to_pandas(ignore_metadata=True).map(_decoded)
         else:
-            raise StudyError(f"{path}: not a .csv or .parquet file; convert it")
+            raise StudyError(f"{path}: not a .csv, .csv.gz or .parquet file; convert it")
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file; give the per-item results as --items FILE") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, zlib.error, pa.ArrowException) as error:
         raise StudyError(f"{path}: cannot be read ({str(error).splitlines()[0]}); write it again as CSV or Parquet") from None
-    if absent := [column for column in wanted if column not in table.columns]:
-        raise StudyError(f"{path}: no column {absent[0]!r}; rename one of {', '.join(map(repr, map(str, table.columns)))}")
     if table.empty:
         raise StudyError(f"{path}: has no rows; write a row per checkpoint and item")
-    names = {
-        column: table[column].map(lambda value: "" if pd.isna(value) else str(value)) for column in wanted if column != "correct"
-    }
-    return table.assign(**names)
+    names = [column for column in wanted if column != "correct"]
+    return table.assign(**{name: table[name].astype(object).map(str).where(table[name].notna(), "") for name in names})
+
+
+def _columns(found: Sequence[str], wanted: Sequence[str], path: Path) -> list[str]:
+    """Those of the file's columns that are read. Raises StudyError if one is missing, or there twice."""
+    if absent := [column for column in wanted if column not in found]:
+        names = ", ".join(map(repr, found))
+        remedy = f"{names} is one column: separate columns by commas" if len(found) == 1 else f"rename one of {names}"
+        raise StudyError(f"{path}: no column {absent[0]!r}; {remedy}")
+    columns = [column for column in dict.fromkeys([*wanted, "samples"]) if column in found]
+    if twice := [column for column in columns if found.count(column) > 1]:
+        raise StudyError(f"{path}: several columns {twice[0]!r}; keep one of them")
+    return columns
+
+
+def _decoded(value: object) -> object:
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _numbers(column: pd.Series[str], path: Path) -> Array:
@@ -174,7 +195,7 @@ def _numbers(column: pd.Series[str], path: Path) -> Array:
     if (wrong := ~((numbers >= 0) & (numbers <= 1))).any():
         row = int(wrong.argmax())
         raise StudyError(
-            f"{path}: row {row + 1}: correct is {column.iloc[row]!r}; give true or false, 1 or 0, or a grade between 0 and 1"
+            f"{path}: row {row + 1}: correct is {_told(column, row)}; give true or false, 1 or 0, or a grade between 0 and 1"
         )
     return numbers
 
@@ -186,12 +207,17 @@ def _samples(table: pd.DataFrame, path: Path) -> dict[str, float]:
     numbers = pd.to_numeric(table["samples"], errors="coerce").to_numpy(float, na_value=math.nan)
     if (wrong := ~(np.isfinite(numbers) & (numbers >= 0))).any():
         row = int(wrong.argmax())
-        raise StudyError(f"{path}: row {row + 1}: samples is {table['samples'].iloc[row]!r}; give a number, or no such column")
+        raise StudyError(f"{path}: row {row + 1}: samples is {_told(table['samples'], row)}; give a number, or no such column")
     grouped = pd.Series(numbers).groupby(table["ckpt"].to_numpy())
     if (mixed := grouped.nunique() > 1).any():
         ckpt = mixed.index[mixed][0]
         raise StudyError(f"{path}: checkpoint {ckpt} has several values of samples; a checkpoint has seen one number of them")
     return {str(ckpt): float(value) for ckpt, value in grouped.first().items()}
+
+
+def _told(column: pd.Series[str], row: int) -> str:
+    text = "" if column.isna().iloc[row] else str(column.iloc[row])
+    return repr(text) if text else "empty"
 
 
 def _row(mask: pd.Series[bool]) -> int:
@@ -217,7 +243,7 @@ def _mean(arm: ItemScores, average: Average) -> Mean:
 
 
 def _verdict(found: ItemResults, best: str, last: str, *, average: Average) -> PairedVerdict:
-    """The paired comparison; of a checkpoint with itself, or on a single item, nothing is distinguishable."""
+    """The paired comparison; of a checkpoint with itself, or on a single item or cluster, nothing is distinguishable."""
     first, second = (found.one(found.ckpts.index(ckpt)) for ckpt in (best, last))
     difference = stats.paired_difference(first, second, unit="fraction", average=average)
     gap = first.values[0] - second.values[0]

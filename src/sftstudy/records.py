@@ -448,7 +448,7 @@ class SelectionRecord(Record):
 
 
 class Mean(Entry):
-    """A mean with its 95 % interval, which a single item does not have."""
+    """A mean with its 95 % interval, which a single item or cluster does not have."""
 
     value: float
     low: float | None
@@ -472,7 +472,7 @@ class PairedVerdict(Entry):
     best: str
     last: str
     difference: float
-    low: float | None = Field(description="None if the best is the last, or on a single item")
+    low: float | None = Field(description="None if the best is the last, or on a single item or cluster")
     high: float | None
     p: float = Field(description="two-sided: paired t-test, never below the exact test of the items that differ")
     only_best: int = Field(description="items on which the best did better")

@@ -90,7 +90,7 @@ def errors_to_best(best: str, arms: Mapping[str, ItemScores], *, unit: Unit, ave
 
 def natural(name: str) -> tuple[list[tuple[int, str]], str]:
     """Sorts numbers in names as numbers: ckpt2 before ckpt10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)], name
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)], name
 
 
 def _value(candidate: Candidate) -> float:

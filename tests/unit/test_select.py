@@ -84,6 +84,7 @@ def test_earliest_is_within_one_standard_error_of_the_paired_difference():
 
 def test_numbers_in_names_are_numbers():
     assert sorted(["ckpt10", "ckpt2", "step1-b", "ckpt02"], key=natural) == ["ckpt02", "ckpt2", "ckpt10", "step1-b"]
+    assert sorted(["a10", "a2²", "²"], key=natural) == ["a2²", "a10", "²"]
 
 
 def test_about_half_of_the_items_are_in_the_first_half():
@@ -190,9 +191,13 @@ def test_the_program_writes_the_record(scored, tmp_path):
     record = read_record(next((tmp_path / "results").rglob("selection.json")), SelectionRecord)
     assert (record.ckpt, record.rule) == ("ckpt02", "best")
     failed = subprocess.run([*command, tmp_path / "gone.json", paths[1]], check=False, capture_output=True, text=True)
-    assert failed.returncode == 1
-    assert failed.stderr.startswith("error: ")
-    assert failed.stderr.count("\n") == 1
+    contradicting = [
+        subprocess.run([*command, *paths, *more], check=False, capture_output=True, text=True)
+        for more in (["--weights", "mmlu=1"], ["--race", "{}", "--raced", "race.json", "--rule", "last"])
+    ]
+    for done in (failed, *contradicting):
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith("error: ")
 
 
 def test_a_stale_part_or_other_items_are_refused(scored):
