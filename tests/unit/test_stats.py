@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
 from scipy import optimize
 from scipy import stats as reference
 
-from sftstudy.stats import Estimate, ItemScores, estimate, holm, mean, paired_difference
+from sftstudy.stats import Average, Estimate, ItemScores, estimate, holm, mean, paired_difference
 
 
 def arm(*rows: list[float], tasks: str = "", clusters: list[str] | None = None, first: int = 1) -> ItemScores:
@@ -229,3 +230,21 @@ def test_arms_with_unequal_numbers_of_seeds_are_compared() -> None:
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("average", ["micro", "macro"])
+def test_one_cluster_over_all_tasks_has_no_interval(average: Average) -> None:
+    row = [1.0] * 19 + [0.0] * 21 + [1.0] * 30 + [0.0] * 10
+    mine, theirs = (arm(values, tasks="a" * 40 + "b" * 40, clusters=["one"] * 80) for values in (row, row[::-1]))
+    found = estimate(mine, "fraction", average=average)
+    assert found is not None
+    assert (found.low, found.high) == (None, None)
+    assert paired_difference(mine, theirs, unit="fraction", average=average) is None
+
+
+def test_clusters_over_several_tasks_are_drawn_whole() -> None:
+    """Thirty books with two items in each of two tasks, all right or all wrong; tasks of one size, so both averages agree."""
+    books = [str(number) for number in range(30) for _ in range(2)] * 2
+    mine = arm([float(int(book) < 12) for book in books], tasks="a" * 60 + "b" * 60, clusters=books)
+    micro, macro = (interval(estimate(mine, "fraction", average=average)) for average in get_args(Average))
+    assert macro == pytest.approx(micro)

@@ -249,24 +249,27 @@ def _item_variance(values: Array, scores: ItemScores, average: Average, spans: A
     """Variance of the mean of `values` (one per item) over draws of items, its degrees of freedom, and the strata.
 
     Each cluster's pull on the mean is summed and squared; without clusters and tasks this is the sample variance / n. The tasks of
-    a macro average have Satterthwaite's degrees of freedom together: a small task has few, and weighs as much as the others.
+    a macro average have Satterthwaite's degrees of freedom together: a small task has few, and weighs as much as the others. If
+    clusters reach over several tasks, these are not drawn independently, and all are one stratum.
     """
     known = ~np.isnan(values)
     values, spans = values[known], spans[known]
-    strata = np.asarray(scores.tasks)[known] if average == "macro" else np.full(values.size, "")
-    clusters = np.asarray(scores.clusters)[known]
-    names = np.unique(strata)
+    tasks = np.asarray(scores.tasks)[known] if average == "macro" else np.full(values.size, "")
+    task, cluster = (np.unique(names, return_inverse=True)[1] for names in (tasks, np.asarray(scores.clusters)[known]))
+    sizes = np.bincount(task)
+    weights, means = 1 / (sizes * sizes.size)[task], (np.bincount(task, values) / sizes)[task]
+    is_crossed = np.unique(np.stack([task, cluster]), axis=1).shape[1] > np.unique(cluster).size
+    strata = np.zeros_like(task) if is_crossed else task
     parts: list[tuple[float, float]] = []
     found: list[tuple[float, float]] = []
-    for name in names:
-        here = strata == name
-        group = np.unique(clusters[here], return_inverse=True)[1]
+    for stratum in np.unique(strata):
+        here = strata == stratum
+        group = np.unique(cluster[here], return_inverse=True)[1]
         draws = int(group.max()) + 1
-        centre = values[here].mean() if draws > 1 else values.mean()
-        pulls = np.bincount(group, (values[here] - centre) / (here.sum() * len(names)))
+        pulls = np.bincount(group, (values - (means if draws > 1 else values.mean()))[here] * weights[here])
         parts.append((float((pulls**2).sum()) * (draws / (draws - 1) if draws > 1 else 1.0), max(draws - 1.0, 1.0)))
         most = draws * float(np.abs(pulls).max())
-        found.append((draws, most if most > SAME else float(spans[here].max()) / len(names)))
+        found.append((draws, most if most > SAME else float(spans[here].max() * weights[here].sum())))
     return *total(parts), tuple(found)
 
 
