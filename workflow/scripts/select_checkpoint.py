@@ -8,10 +8,12 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from pydantic import ValidationError
+
 from sftstudy.config import Race, Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.outside import choose_from_items, describe
-from sftstudy.program import layout_of, read_spec, run
+from sftstudy.program import from_json, layout_of, problem, read_spec, refuse_overwriting, run
 from sftstudy.records import stopped_status, write_record
 from sftstudy.select import nothing_selected, select_checkpoint, select_winner
 from sftstudy.spec import StageSpec, SuiteSpec
@@ -21,20 +23,24 @@ def main() -> None:
     """Choose one checkpoint."""
     arguments = parse()
     if arguments.items:
+        refuse_overwriting(arguments.record, arguments.items)
         record = choose_from_items(
             arguments.items, rule=arguments.rule, average=arguments.average, cluster=arguments.cluster, seed=arguments.seed
         )
         write_record(arguments.record, record)
         print(describe(record))
         return
+    try:
+        selection = Selection(
+            benchmark=arguments.benchmark,
+            weights=dict(arguments.weights),
+            rule=arguments.rule,
+            holdout=arguments.holdout,
+            race=arguments.race,
+        )
+    except ValidationError as error:
+        raise StudyError(f"{problem(error)}; change that option") from None
     stage, suites = read_spec(arguments.spec, StageSpec), [read_spec(path, SuiteSpec) for path in arguments.suites]
-    selection = Selection(
-        benchmark=arguments.benchmark,
-        weights=dict(arguments.weights),
-        rule=arguments.rule,
-        holdout=arguments.holdout,
-        race=arguments.race,
-    )
     folder = layout_of(arguments).stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     if status := stopped_status(folder / "training.json"):
         choice = nothing_selected(stage, suites, selection=selection, status=status)
@@ -56,7 +62,7 @@ def parse() -> argparse.Namespace:
     stage.add_argument("--benchmark", help="choose by this one")
     stage.add_argument("--weights", nargs="+", type=weight, default=[], metavar="BENCHMARK=WEIGHT", help="choose by several")
     stage.add_argument("--holdout", action="store_true", help="choose on one half of the items")
-    stage.add_argument("--race", type=Race.model_validate_json, help="rules of the race that chose, as JSON; with --raced")
+    stage.add_argument("--race", type=from_json(Race), help="rules of the race that chose, as JSON; with --raced")
     stage.add_argument("--raced", type=Path, nargs="*", default=[], help="its race.json, in the place of --scores")
     stage.add_argument("--results", type=Path, default=Path("results"), help="root of the records")
     stage.add_argument("--scratch", type=Path, default=Path("scratch"), help="not read; all programs take it")
