@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from sftstudy import spec
+from sftstudy.errors import StudyError
 from sftstudy.plan import Plan
+from sftstudy.records import read_content
 from sftstudy.screen import rung_name
 
 
@@ -46,11 +47,17 @@ def expected_hashes(plan: Plan) -> dict[Path, str]:
 
 
 def problems(plan: Plan) -> list[str]:
-    """One line per record that is missing or answers to another spec; empty if the results are those of today's plan."""
+    """One line per record that is missing, is broken or answers to another spec; empty if the results are those of today's plan."""
     lines = []
     for path, expected in expected_hashes(plan).items():
         if not path.exists():
             lines.append(f"{path}: missing")
-        elif (found := json.loads(path.read_text()).get("spec_hash")) != expected:
+            continue
+        try:
+            found = read_content(path).get("spec_hash")
+        except StudyError as error:
+            lines.append(str(error))
+            continue
+        if found != expected:
             lines.append(f"{path}: made from another spec ({found}, the plan says {expected})")
     return lines

@@ -15,7 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
+from sftstudy.records import read_metrics
 from sftstudy.train.lease import holder_of, is_stale
 from sftstudy.train.slurm import parse_time_left
 
@@ -152,10 +154,17 @@ def _leases(layout: Layout) -> Iterator[Finding]:
 
 
 def _broken_records(layout: Layout) -> Iterator[Finding]:
-    for path in sorted(layout.results.rglob("*.json")):
-        try:
-            json.loads(path.read_bytes())
-        except ValueError:
+    for path in sorted([*layout.results.rglob("*.json"), *layout.results.rglob("metrics.jsonl")]):
+        if not _is_whole(path):
             yield Finding(
                 f"{path}: cut off or garbled", f"`rm {path}`, then run Snakemake again: it is made anew from what is finished"
             )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file holds what its name says: the steps of a stage, or a JSON object or list."""
+    try:
+        content = read_metrics(path) if path.suffix == ".jsonl" else json.loads(path.read_bytes())
+    except (StudyError, ValueError):
+        return False
+    return isinstance(content, dict | list)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sftstudy.errors import StudyError
-from sftstudy.records import Entry, Versioned
+from sftstudy.records import Entry, Versioned, read_content
 
 
 class MadeBy(Entry):
@@ -172,9 +171,10 @@ class NumbersRecord(Versioned):
 def made_by(path: Path) -> MadeBy:
     """What a record of any kind answers to, and the programs that made it. Raises StudyError if it is missing or broken."""
     try:
-        content = json.loads(path.read_bytes())
+        content = read_content(path)
         return MadeBy(**{name: content[name] for name in MadeBy.model_fields})
-    except FileNotFoundError:
-        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
-    except (ValueError, KeyError, TypeError):
-        raise StudyError(f"{path}: not a record; delete the file and build it again") from None
+    except (StudyError, KeyError, ValueError):
+        raise StudyError(
+            f"{path}: missing or broken since the scores were collected; collect them again, and missing.csv says so: "
+            "`python workflow/scripts/collect_scores.py STUDY_SPEC...`"
+        ) from None

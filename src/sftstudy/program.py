@@ -3,28 +3,97 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
+
+from pydantic import ValidationError
 
 from sftstudy import spec, timesheet
 from sftstudy.config import Strict
 from sftstudy.errors import StudyError, exit_status, tell
 from sftstudy.paths import Layout
 from sftstudy.records import RaceRecord, read_record, stopped_status
+from sftstudy.screen import rung_name
 from sftstudy.train.lease import held, patience
 
 S = TypeVar("S", bound=Strict)
 
+REMEDIES = {
+    errno.EACCES: "give yourself the right to it, or name another place",
+    errno.EPERM: "give yourself the right to it, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "name a folder",
+    errno.EEXIST: "a file is in the way; name a folder",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ENOSPC: "make room and run again",
+    errno.EDQUOT: "make room and run again",
+}
+"""What a user can do about an error of the system on a file. Any other is a bug of ours, or the machine's fault."""
+
 
 def run(main: Callable[[], None]) -> None:
-    """Call a program's `main`; a StudyError becomes one line on stderr and exit status 1, or 75 if it was stopped and has saved."""
+    """Call a program's `main`; what a user can mend becomes one line and exit status 1, or 75 if it was stopped and has saved.
+
+    That is a StudyError, or an error of the system on a file.
+    """
     try:
         main()
     except StudyError as error:
         tell(error)
         sys.exit(exit_status(error))
+    except OSError as error:
+        if error.filename is None or error.errno not in REMEDIES:
+            raise
+        tell(StudyError(f"{error.filename}: {error.strerror}; {REMEDIES[error.errno]}"))
+        sys.exit(1)
+
+
+def count(text: str) -> int:
+    """Type of an argument that counts something: a whole number from 1 on."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number, 1 or more")
+    return int(text)
+
+
+def rung(text: str) -> str:
+    """Type of an argument that is a rung, in the spelling of folders and records."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: give a share of a stage's steps, such as 0.1")
+    return rung_name(value)
+
+
+def from_json(kind: type[S]) -> Callable[[str], S]:
+    """Type of an argument that holds settings of one kind as JSON."""
+
+    def read(text: str) -> S:
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(f"{problem(error)}; give JSON with {', '.join(kind.model_fields)}") from None
+
+    return read
+
+
+def problem(error: ValidationError) -> str:
+    """The first problem of a validation, as `key: what is wrong`."""
+    first = error.errors()[0]
+    return "".join(f"{part}: " for part in first["loc"]) + first["msg"].removeprefix("Value error, ")
+
+
+def refuse_overwriting(output: Path, *inputs: Path | None) -> None:
+    """Raise StudyError if a program would write over a file that it reads, whatever name or link leads to it."""
+    for path in inputs:
+        if path and path.exists() and output.exists() and output.samefile(path):
+            raise StudyError(f"--record {output}: is the file that is read, {path}; name another one")
 
 
 def name() -> str:

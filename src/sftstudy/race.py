@@ -54,7 +54,7 @@ def looks(num_items: int, *, first: int, growth: float) -> list[int]:
     """Numbers of items after which the race is looked at: growing by a factor, the last one is all."""
     found = [min(first, num_items)]
     while found[-1] < num_items:
-        found.append(min(num_items, math.ceil(found[-1] * growth)))
+        found.append(math.ceil(min(num_items, found[-1] * growth)))
     return found
 
 

@@ -592,8 +592,15 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """As `write_text`, for bytes."""
+    """As `write_text`, for bytes. An OSError names the file, and not what it was called meanwhile."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _write_and_rename(path, data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_and_rename(path: Path, data: bytes) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -640,23 +647,39 @@ def read_record(path: Path, kind: type[R]) -> R:
     return record
 
 
+def read_content(path: Path) -> dict[str, Any]:
+    """A record of any kind as it stands there. Raises StudyError if it is missing or broken."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: not a record; delete the file and build it again")
+    return content
+
+
 def stopped_status(path: Path) -> str | None:
     """The status of a record of a stage that was stopped, such as `stopped at rung 0.1`; None of any other record.
 
     Raises StudyError if it is missing or broken.
     """
-    try:
-        status = str(json.loads(path.read_bytes()).get("status", ""))
-    except FileNotFoundError:
-        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
-    except (ValueError, AttributeError):
-        raise StudyError(f"{path}: not a record; delete the file and build it again") from None
+    status = str(read_content(path).get("status", ""))
     return status if status.startswith("stopped") else None
 
 
 def read_metrics(path: Path) -> list[StepMetrics]:
-    """All steps of a finished stage in order."""
-    return [StepMetrics.model_validate(json.loads(line)) for line in path.read_text().splitlines()]
+    """All steps of a finished stage in order. Raises StudyError that names file and line if it is missing or broken."""
+    steps: list[StepMetrics] = []
+    try:
+        for line in path.read_bytes().splitlines():
+            steps.append(StepMetrics.model_validate(json.loads(line)))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
+    except ValueError:  # of JSON, of UTF-8 or of what a step holds
+        raise StudyError(f"{path}: line {len(steps) + 1} is no step; delete the file and build it again") from None
+    return steps
 
 
 def provenance(*libraries: str) -> dict[str, Any]:

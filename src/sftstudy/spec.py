@@ -402,15 +402,17 @@ def write(path: Path, spec: Spec) -> None:
 
 
 def read(path: Path) -> Spec:
-    """Read a `spec.yaml`. Raises StudyError if it is missing or was written by another version of the program."""
+    """Read a `spec.yaml`. Raises StudyError if it is missing, garbled or was written by another version of the program."""
     try:
         return _ADAPTER.validate_python(yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
     except FileNotFoundError:
         raise StudyError(f"{path}: missing; build it with `snakemake -c1 {path}`") from None
     except ValidationError as error:
         raise StudyError(
-            f"{path}: not a spec of this version ({error.error_count()} problems); `snakemake -c1 --forcerun write_spec {path}`"
+            f"{path}: not a spec of this version ({error.error_count()} problems); `snakemake -c1 --force {path}`"
         ) from None
+    except (yaml.YAMLError, ValueError):
+        raise StudyError(f"{path}: cut off or garbled; `snakemake -c1 --force {path}`") from None
 
 
 def parts(checkpoints: list[str], per_job: int | None) -> dict[str, list[str]]:

@@ -13,6 +13,7 @@ import yaml
 from checkouts import ROOT, variables
 from sftstudy.doctor import JOB_PREFIX, examine
 from sftstudy.paths import Layout
+from sftstudy.records import write_text
 from sftstudy.train.lease import held
 
 PROGRAM = Path(__file__).parents[2] / "workflow" / "scripts" / "doctor.py"
@@ -51,6 +52,17 @@ def test_after_a_kill_it_says_what_to_type(tmp_path: Path) -> None:
     assert "- results/slow.json: was being made when Snakemake ended" in said
     assert "- results/slow.json: cut off or garbled\n  -> `rm results/slow.json`" in said
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_broken_records_are_named(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "results", tmp_path / "scratch")
+    good = {"audit.json": "[]", "training.json": "{}", "metrics.jsonl": ""}
+    broken = {"a.json": "null", "b.json": '{"a": ', "c.json": "", "runs/metrics.jsonl": '{"step": 1}'}
+    for name, text in (good | broken).items():
+        write_text(layout.results / name, text)
+    assert [finding.what for finding in examine(tmp_path, layout)] == [
+        f"{layout.results / name}: cut off or garbled" for name in broken
+    ]
 
 
 def test_jobs_are_known_by_the_profiles_prefix() -> None:

@@ -227,8 +227,8 @@ STAGE = ("spec.yaml", "--suites", "suite.yaml", "--benchmark", "mmlu")
         ((*ITEMS, "spec.yaml"), "spec: not with --items"),
         ((*STAGE, "--cluster", "task"), "--cluster: only with --items FILE; leave out, or give it"),
         ((*STAGE, "--average", "micro", "--record", "out.json"), "--record, --average: only with --items FILE"),
-        ((*ITEMS[:3], "items.csv"), "--record OUT.json with it, another file than that of the items"),
-        ((*ITEMS[:3], "items.csv/out.json"), "--record items.csv/out.json: cannot be written ("),
+        ((*ITEMS[:3], "items.csv"), "--record items.csv: is the file that is read, items.csv; name another one"),
+        ((*ITEMS[:3], "items.csv/out.json"), "items.csv: File exists; a file is in the way; name a folder"),
     ],
 )
 def test_no_option_is_dropped_and_no_file_lost(tmp_path, arguments, line):

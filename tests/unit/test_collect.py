@@ -1,13 +1,16 @@
 """Which records enter the tidy table, and what is said about the others."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from sftstudy.config import Normalised
+from sftstudy.errors import StudyError
 from sftstudy.paths import Layout
+from sftstudy.tables.aggregate import load_results
 from sftstudy.tables.collect import collect_scores
 from table_toys import CHAT, EXAM, Tree, edit
 
@@ -171,3 +174,27 @@ def test_another_protocol_than_the_majoritys_is_left_out(tree: Tree, suite: str,
     ]
     assert Path(missing.iloc[0]["path"]) == path
     assert list(scores[scores["benchmark"] == name]["recipe"]) == ["q", "none"]
+
+
+@pytest.mark.parametrize("name", ["scores.csv", "missing.csv"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:30],
+        lambda whole: whole[:-1],
+        lambda whole: whole[:-9],
+        lambda whole: whole + b"a,b\n",
+        lambda whole: whole + b"\xff\n",
+        lambda whole: whole.partition(b"\n")[2],
+        lambda _: b"null\n",
+        lambda _: b"",
+    ],
+)
+def test_a_table_that_is_not_whole_is_refused(tree: Tree, name: str, damage: Callable[[bytes], bytes]) -> None:
+    record(tree).unlink()
+    collect(tree)
+    load_results(tree.study(), layout=tree.layout)
+    path = tree.layout.results / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(StudyError, match=rf"^{path}: cut off, or not made by this version; make it again with `python .*collect"):
+        load_results(tree.study(), layout=tree.layout)

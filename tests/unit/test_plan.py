@@ -1,10 +1,11 @@
 """The static plan: places of checkpoints, stages of runs, sharing, and hashes that change with what matters and nothing else."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from sftstudy import adopt, semantics, spec
+from sftstudy import adopt, records, semantics, spec
 from sftstudy.config import Judge, Training
 from sftstudy.errors import StudyError
 from sftstudy.plan import Plan, places
@@ -320,3 +321,23 @@ def test_specs_survive_their_text() -> None:
     assert len(specs) > 20
     for value in specs.values():
         assert spec.parse(spec.to_text(value)) == value
+
+
+def test_copied_results_that_are_not_the_plans_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = Plan.from_config(CONFIG)
+    monkeypatch.chdir(tmp_path)
+    expected = adopt.expected_hashes(plan)
+    for path, known in expected.items():
+        records.write_text(path, json.dumps({"spec_hash": known}))
+    assert adopt.problems(plan) == []
+    gone, cut, null, other = list(expected)[:4]
+    gone.unlink()
+    cut.write_text('{"spec_hash": "')
+    null.write_text("null")
+    other.write_text('{"spec_hash": "other"}')
+    assert adopt.problems(plan) == [
+        f"{gone}: missing",
+        f"{cut}: not a record; delete the file and build it again",
+        f"{null}: not a record; delete the file and build it again",
+        f"{other}: made from another spec (other, the plan says {expected[other]})",
+    ]

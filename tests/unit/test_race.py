@@ -93,3 +93,4 @@ def test_order_is_the_seeds_and_looks_grow_to_all():
     assert sorted(random_order(items, seed=1)) == list(range(50))
     assert looks(100, first=32, growth=1.25) == [32, 40, 50, 63, 79, 99, 100]
     assert looks(5, first=32, growth=1.25) == [5]
+    assert looks(100, first=32, growth=1e308) == looks(100, first=32, growth=math.inf) == [32, 100]

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from sftstudy.leaderboard import normalise_scores
-from sftstudy.program import run
+from sftstudy.program import refuse_overwriting, run
 from sftstudy.records import write_record
 from sftstudy.registry import read_suites
 
@@ -20,6 +20,7 @@ def main() -> None:
     parser.add_argument("--scores", type=Path, required=True, help="JSON file task -> raw score, or lm-eval's results")
     parser.add_argument("--record", type=Path, required=True, help="where the record goes")
     arguments = parser.parse_args()
+    refuse_overwriting(arguments.record, arguments.scores)
     write_record(arguments.record, normalise_scores(arguments.scores, read_suites(SUITES)["leaderboard-v2"]))
 
 

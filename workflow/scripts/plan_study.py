@@ -15,7 +15,7 @@ from sftstudy.environment import Site, named_gpu
 from sftstudy.errors import StudyError
 from sftstudy.outlook import outlook
 from sftstudy.plan import Plan
-from sftstudy.program import run
+from sftstudy.program import count, run
 from sftstudy.records import write_text
 from sftstudy.tables.plan_page import to_html, to_text
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake: overlay=, studies=")
     parser.add_argument("--gpu", help="GPU to plan for; what STUDY_GPU names, or H100")
-    parser.add_argument("--gpus-per-stage", type=int, help="fewest GPUs that train a stage; what the site says, or 1")
+    parser.add_argument("--gpus-per-stage", type=count, help="fewest GPUs that train a stage; what the site says, or 1")
     parser.add_argument("--html", type=Path, default=Path("results/plan.html"), help="where the page goes")
     arguments = parser.parse_args()
     plan = Plan.from_settings(arguments.config)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sftstudy import timesheet
 from sftstudy.config import Race, Selection
 from sftstudy.evaluate.racing import publish_no_race, race_checkpoints
-from sftstudy.program import layout_of, name, parser, read_spec, run
+from sftstudy.program import from_json, layout_of, name, parser, read_spec, run
 from sftstudy.records import stopped_status
 from sftstudy.spec import StageSpec, SuiteSpec, race_hash, spec_hash, stage_names
 from sftstudy.train.lease import held, patience
@@ -19,7 +19,7 @@ def main() -> None:
     arguments_parser = parser(__doc__)
     arguments_parser.add_argument("suite", type=Path, help="the suite's spec.yaml")
     arguments_parser.add_argument("--benchmark", required=True, help="the benchmark to race on")
-    arguments_parser.add_argument("--race", type=Race.model_validate_json, default=Race(), help="its rules as JSON")
+    arguments_parser.add_argument("--race", type=from_json(Race), default=Race(), help="its rules as JSON")
     arguments = arguments_parser.parse_args()
     stage, suite = read_spec(arguments.spec, StageSpec), read_spec(arguments.suite, SuiteSpec)
     layout = layout_of(arguments)

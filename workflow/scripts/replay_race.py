@@ -6,7 +6,7 @@ By hand: python workflow/scripts/replay_race.py results/studies/STUDY/spec.yaml 
 import sys
 
 from sftstudy.config import Race
-from sftstudy.program import layout_of, parser, read_spec, run
+from sftstudy.program import count, from_json, layout_of, parser, read_spec, run
 from sftstudy.spec import StudySpec
 from sftstudy.tables.races import describe, replay_races, to_csv
 
@@ -15,8 +15,8 @@ def main() -> None:
     """Replay one study on one benchmark."""
     arguments_parser = parser(__doc__)
     arguments_parser.add_argument("--benchmark", required=True, help="the benchmark to race on")
-    arguments_parser.add_argument("--race", type=Race.model_validate_json, default=Race(), help="its rules as JSON")
-    arguments_parser.add_argument("--orders", type=int, default=100, help="random orders of the items")
+    arguments_parser.add_argument("--race", type=from_json(Race), default=Race(), help="its rules as JSON")
+    arguments_parser.add_argument("--orders", type=count, default=100, help="random orders of the items")
     arguments = arguments_parser.parse_args()
     study, layout = read_spec(arguments.spec, StudySpec), layout_of(arguments)
     lines = replay_races(study, arguments.benchmark, rules=arguments.race, num_orders=arguments.orders, layout=layout)

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sftstudy.config import Race, Rule, Selection
 from sftstudy.errors import StudyError
 from sftstudy.outside import choose_from_items, describe
-from sftstudy.program import layout_of, read_spec, run
+from sftstudy.program import from_json, layout_of, problem, read_spec, refuse_overwriting, run
 from sftstudy.records import stopped_status, write_record
 from sftstudy.select import nothing_selected, select_checkpoint, select_winner
 from sftstudy.spec import StageSpec, SuiteSpec
@@ -24,6 +24,7 @@ def main() -> None:
     """Choose one checkpoint."""
     arguments = parse()
     if arguments.items:
+        refuse_overwriting(arguments.record, arguments.items)
         record = choose_from_items(
             arguments.items,
             rule=arguments.rule,
@@ -31,14 +32,11 @@ def main() -> None:
             cluster=arguments.cluster,
             seed=arguments.seed,
         )
-        try:
-            write_record(arguments.record, record)
-        except OSError as error:
-            raise StudyError(f"--record {arguments.record}: cannot be written ({error.strerror}); name another file") from None
+        write_record(arguments.record, record)
         print(describe(record))
         return
-    stage, suites = read_spec(arguments.spec, StageSpec), [read_spec(path, SuiteSpec) for path in arguments.suites]
     selection = selection_of(arguments)
+    stage, suites = read_spec(arguments.spec, StageSpec), [read_spec(path, SuiteSpec) for path in arguments.suites]
     folder = layout_of(arguments).stage_results(stage.model, stage.data, stage.recipe, stage.seed, stage.stage)
     if status := stopped_status(folder / "training.json"):
         choice = nothing_selected(stage, suites, selection=selection, status=status)
@@ -63,7 +61,7 @@ def parse() -> argparse.Namespace:
         add("--benchmark", help="choose by this one"),
         add("--weights", nargs="+", type=weight, default=[], metavar="BENCHMARK=WEIGHT", help="choose by several"),
         add("--holdout", action="store_true", help="choose on one half of the items"),
-        add("--race", type=Race.model_validate_json, help="rules of the race that chose, as JSON; with --raced"),
+        add("--race", type=from_json(Race), help="rules of the race that chose, as JSON; with --raced"),
         add("--raced", type=Path, nargs="*", default=[], help="its race.json, in the place of --scores"),
         add("--results", type=Path, default=Path("results"), help="root of the records"),
         add("--scratch", type=Path, default=Path("scratch"), help="not read; all programs take it"),
@@ -92,8 +90,8 @@ def parse() -> argparse.Namespace:
         )
     if len(arguments.raced) != (arguments.race is not None):
         raise StudyError("give --race RULES with one --raced race.json, or neither")
-    if arguments.items and (arguments.record is None or arguments.record.resolve() == arguments.items.resolve()):
-        raise StudyError("--items: give --record OUT.json with it, another file than that of the items")
+    if arguments.items and arguments.record is None:
+        raise StudyError("--items: give --record OUT.json with it")
     if not arguments.items and not (arguments.spec and arguments.suites and (arguments.benchmark or arguments.weights)):
         raise StudyError("give a stage's spec.yaml with --suites, --scores and --benchmark, or --items FILE with --record OUT.json")
     return arguments
@@ -110,9 +108,7 @@ def selection_of(arguments: argparse.Namespace) -> Selection:
             race=arguments.race,
         )
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = "".join(f"--{part}" for part in problem["loc"][:1]) or "arguments"
-        raise StudyError(f"{where}: {problem['msg'].removeprefix('Value error, ')}") from None
+        raise StudyError(f"{problem(error)}; change that option") from None
 
 
 def weight(text: str) -> tuple[str, float]:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from sftstudy.evaluate.judgments import summarize_judgments
-from sftstudy.program import run
+from sftstudy.program import refuse_overwriting, run
 from sftstudy.records import write_record
 
 
@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path, required=True, help="where the record goes")
     parser.add_argument("--questions", type=Path, help="a question.jsonl whose categories count instead of MT-Bench's numbering")
     arguments = parser.parse_args()
+    refuse_overwriting(arguments.record, arguments.judgments, arguments.questions)
     write_record(arguments.record, summarize_judgments(arguments.judgments, questions=arguments.questions))
 
 

@@ -5,7 +5,7 @@ By hand: python workflow/scripts/write_screen.py STAGE/spec.yaml --rung 0.1 --de
 
 from pathlib import Path
 
-from sftstudy.program import layout_of, parser, read_spec, run
+from sftstudy.program import layout_of, parser, read_spec, run, rung
 from sftstudy.records import write_record
 from sftstudy.screens import write_screen
 from sftstudy.spec import StageSpec
@@ -14,7 +14,7 @@ from sftstudy.spec import StageSpec
 def main() -> None:
     """Write one stage's verdict."""
     arguments_parser = parser(__doc__)
-    arguments_parser.add_argument("--rung", required=True, help="the rung, such as 0.1")
+    arguments_parser.add_argument("--rung", type=rung, required=True, help="the rung, such as 0.1")
     arguments_parser.add_argument("--decisions", type=Path, nargs="*", default=[], help="the studies' decisions about it")
     arguments_parser.add_argument("--always", nargs="*", default=[], help="studies that keep it without a decision")
     arguments_parser.add_argument("--before", type=Path, nargs="*", default=[], help="its screen.json at the rung before, if any")

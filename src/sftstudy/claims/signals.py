@@ -124,5 +124,5 @@ class Signals:
             return ()
         try:
             return tuple(read_metrics(self.layout.stage_results(model, data, recipe, seed, stage) / "metrics.jsonl"))
-        except (OSError, ValueError, StudyError):
+        except StudyError:
             return ()

@@ -112,7 +112,7 @@ def read_references(suite: MtBenchSuite, layout: Layout) -> dict[int, list[str]]
 def read_lines(path: Path, kind: type[L]) -> list[L]:
     """All lines of a JSONL file. Raises StudyError that names file, line and key."""
     lines = []
-    for number, line in enumerate(path.read_text().split("\n"), start=1):  # answers may hold other line separators
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):  # answers may hold other line separators
         if not line.strip():
             continue
         try:

@@ -7,6 +7,7 @@ lacks any planned score has no peak: a maximum over fewer checkpoints would be a
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -27,7 +28,7 @@ from sftstudy.records import PROTOCOL
 from sftstudy.spec import PlannedBenchmark, PlannedStage, StudySpec
 from sftstudy.stats import Difference, Estimate, ItemScores
 from sftstudy.stats.peaks import Curves
-from sftstudy.tables.collect import Row, read_items, read_missing
+from sftstudy.tables.collect import Row, read_items, read_missing, read_whole
 
 ALPHA = 0.05
 
@@ -260,13 +261,10 @@ class Results:
 
 
 def load_results(study: StudySpec, *, layout: Layout) -> Results:
-    """Results of a study from `scores.csv`. Raises StudyError if that was not made yet."""
-    path = layout.scores_csv()
+    """Results of a study from `scores.csv`. Raises StudyError if that was not made yet, or is not whole."""
+    whole = io.StringIO(read_whole(layout.scores_csv(), Row))
     text = {field.name: str for field in fields(Row) if str(field.type).startswith("str")}
-    try:
-        scores = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={name: [""] for name in EMPTY})
-    except FileNotFoundError:
-        raise StudyError(f"{path}: missing; make it with `python workflow/scripts/collect_scores.py STUDY_SPEC...`") from None
+    scores = pd.read_csv(whole, dtype=text, keep_default_na=False, na_values={name: [""] for name in EMPTY})
     return Results(study, scores, layout=layout)
 
 

@@ -27,6 +27,9 @@ from sftstudy.spec import PlannedBenchmark, PlannedScreen, PlannedStage, StudySp
 FAULTS = ("missing", "stale spec", "broken", "other weights", "mixed items", "mixed protocols", "failed verdicts")
 """Reasons in `missing.csv` that ask for mending. Any other is a status that a run has by design, such as `stopped at rung 0.1`."""
 
+COMMAND = "`python workflow/scripts/collect_scores.py STUDY_SPEC...`"
+"""What makes both files."""
+
 ITEM_COLUMNS = ("ckpt", "benchmark", "task", "metric", "item", "item_hash", "value", "weight")
 
 
@@ -113,12 +116,27 @@ def read_items(path: Path) -> pd.DataFrame:
     return items.astype({name: float if name in ("value", "weight") else str for name in ITEM_COLUMNS})
 
 
+def read_whole(path: Path, kind: type[Row] | type[Missing]) -> str:
+    """Text of `scores.csv` or `missing.csv`. Raises StudyError if that is missing, cut off, or not one of this version."""
+    try:
+        text = path.read_bytes().decode()
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        columns = [field.name for field in fields(kind)]
+        whole = text.endswith("\n") and next(rows) == columns and all(len(row) == len(columns) for row in rows)
+    except FileNotFoundError:
+        raise StudyError(f"{path}: missing; make it with {COMMAND}") from None
+    except (UnicodeDecodeError, csv.Error):
+        whole = False
+    if not whole:
+        raise StudyError(f"{path}: cut off, or not made by this version; make it again with {COMMAND}")
+    return text
+
+
 def read_missing(path: Path) -> dict[str, str]:
     """Record -> why it is missing, as `missing.csv` says; nothing if that file was not made yet."""
     if not path.exists():
         return {}
-    with path.open(newline="") as file:
-        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+    return {row["path"]: row["reason"] for row in csv.DictReader(io.StringIO(read_whole(path, Missing), newline=""))}
 
 
 def read_training(stage: PlannedStage, *, layout: Layout) -> TrainingRecord | None:
