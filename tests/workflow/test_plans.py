@@ -1,7 +1,9 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
+import base64
 import json
 import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import SITE, job_counts, planned_jobs, snakemake
+from checkouts import SITE, job_counts, planned_jobs, snakemake, variables
 from sftstudy import hours
 from sftstudy.environment import Site
 from sftstudy.forecast import minutes
@@ -264,6 +266,24 @@ def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path)
     assert int(total) == sum(jobs.values())
     assert re.search(r"^as planned +16 +20 +54 ", printed, flags=re.MULTILINE)
     assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_a_plan_counts_what_is_being_made_and_tells_why_a_dry_run_fails(checkout: Path) -> None:
+    record = checkout / "results" / "models" / "tiny-llama" / "model.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    mark = checkout / ".snakemake" / "incomplete" / base64.b64encode(str(record.relative_to(checkout)).encode()).decode()
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    printed = snakemake(checkout, "-c1", "plan").stdout
+    assert re.search(r"^jobs left: .* pretrain_model 1,", printed, re.MULTILINE), printed
+    (checkout / "workflow" / "rules" / "models.smk").write_text("")
+    program = [sys.executable, "workflow/scripts/plan_study.py"]
+    failed = subprocess.run(program, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("error: MissingInputException in rule validate_data")
+    assert line.endswith("affected files: results/worlds/tiny/world.json")
 
 
 def test_hours_are_asked_for_like_a_plan_and_know_all_jobs_by_their_wildcards(checkout: Path) -> None:

@@ -42,11 +42,12 @@ def main() -> None:
 
 
 def jobs_left(settings: list[str]) -> dict[str, int]:
-    """Rule -> jobs that `snakemake -n` counts now. Raises StudyError with its last line if it fails."""
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", *(["--config", *settings] if settings else [])]
+    """Rule -> jobs that `snakemake -n` counts now, those at work included. Raises StudyError with what it says if it fails."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--rerun-incomplete", "--quiet", "rules"]
+    command += ["--config", *settings] if settings else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise StudyError(done.stdout.strip().splitlines()[-1].removeprefix("error: "))
+        raise StudyError(re.split(r"^error: |^Building DAG of jobs\.\.\.$", done.stdout, flags=re.MULTILINE)[-1].strip())
     if "Job stats:" not in done.stdout:
         return {}
     table = done.stdout.split("Job stats:")[1].split("\ntotal")[0]
