@@ -107,6 +107,43 @@ def test_a_mistake_is_one_line_and_nothing_runs(checkout: Path) -> None:
     assert not (checkout / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config", "studeis=w"], "--config: no setting 'studeis'; did you mean 'studies'?"),
+        (["--config", "studies=tiny", "keep_weights=all"], "--config: no setting 'keep_weights'; known: overlay, studies"),
+        (["--config", "overlay="], "--config overlay=: is empty; name a folder, or leave it out"),
+        (["--config", "studies="], "--config studies=: is empty; name studies with commas between, or leave it out"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(arguments: list[str], expected: str, checkout: Path) -> None:
+    programs = [("-m", "snakemake", "-n"), ("workflow/scripts/count_hours.py",)]
+    for program in programs:
+        command = [sys.executable, *program, *arguments]
+        failed = subprocess.run(command, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+        assert failed.returncode == 1
+        assert failed.stderr.splitlines()[-1] == f"error: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("target", "folder", "near"),
+    [
+        ("runs/tiny-llama/tiny/tiny-lab-stakked/seed1/01-stacked/training.json", 6, "tiny-lab-stacked/seed1/01-stacked is; "),
+        ("runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-skills/scores/tiny-harness/part01.json", 6, "01-stacked is; "),
+        ("runs/tiny-llama/tiny/tiny-lab-stacked/seed7/01-stacked/spec.yaml", 6, "01-stacked is; "),
+        ("data/tiny-llama/tiny/skils/phase.json", 4, "results/data/tiny-llama/tiny/skills is; "),
+        ("studies/paper-e17-llama-recipe/report.html", 2, ""),
+        ("studies/tiny/screens/0.1.json", 3, ""),
+    ],
+)
+def test_a_target_that_is_not_planned_is_one_line(target: str, folder: int, near: str, checkout: Path) -> None:
+    result = snakemake(checkout, "-n", f"results/{target}")
+    last = result.stdout.splitlines()[-1]
+    assert result.returncode == 1
+    assert last.startswith(f"error: results/{'/'.join(target.split('/')[:folder])}: is not in the plan; "), result.stdout
+    assert f"{near}what other studies plan needs `--config studies=NAME`, and `overlay=FOLDER`" in last
+
+
 def test_planned_disk_is_said_once_and_not_again_by_jobs_or_where_nothing_is_trained(checkout: Path) -> None:
     cheap = "results/worlds/tiny/spec.yaml"
     expected = {

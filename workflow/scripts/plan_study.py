@@ -15,7 +15,7 @@ from sftstudy.environment import Site, named_gpu
 from sftstudy.errors import StudyError
 from sftstudy.outlook import outlook
 from sftstudy.plan import Plan
-from sftstudy.program import run
+from sftstudy.program import config_settings, run
 from sftstudy.records import write_text
 from sftstudy.tables.plan_page import to_html, to_text
 
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--gpus-per-stage", type=int, help="fewest GPUs that train a stage; what the site says, or 1")
     parser.add_argument("--html", type=Path, default=Path("results/plan.html"), help="where the page goes")
     arguments = parser.parse_args()
-    plan = Plan.from_settings(arguments.config)
+    plan = Plan.from_settings(config_settings(arguments))
     site = Site.from_environment() or Site(named_gpu("H100", where="--gpu"))
     if arguments.gpu:
         site = replace(site, gpu=named_gpu(arguments.gpu, where="--gpu"))
