@@ -194,6 +194,26 @@ def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checko
         assert "gres" not in asked[rule], rule
 
 
+@pytest.mark.parametrize(
+    ("profile", "changes", "expected"),
+    [
+        ("slurm", {"STUDY_GPU_PARTITION": ""}, "STUDY_GPU_PARTITION is not set; name the partition whose GPU is H100 in site.env"),
+        ("slurm", {"STUDY_CPU_PARTITION": ""}, "STUDY_CPU_PARTITION is not set; copy profiles/slurm/site.env.example"),
+        ("slurm", {"STUDY_ACCOUNT": ""}, ""),
+        ("slurm", {"STUDY_OFFLINE": "maybe"}, "STUDY_OFFLINE: 'maybe' is neither 1 nor 0"),
+        ("workstation", {"STUDY_DEVICES": ""}, "STUDY_DEVICES: lists 0 GPUs, and jobs may take 2 (STUDY_GPUS_PER_NODE)"),
+        ("workstation", {"STUDY_DEVICES": "0"}, "STUDY_DEVICES: lists 1 GPUs, and jobs may take 2 (STUDY_GPUS_PER_NODE)"),
+        ("workstation", {"STUDY_DEVICES": "0,0"}, "STUDY_DEVICES: 0,0 lists a GPU twice"),
+        ("workstation", {"STUDY_DEVICES": "0,1,2"}, ""),
+    ],
+)
+def test_site_facts_that_cannot_be_are_refused(profile: str, changes: dict[str, str], expected: str, checkout: Path) -> None:
+    site = SITE if profile == "slurm" else WORKSTATION
+    result = snakemake(checkout, "fetch", "--profile", profile, "-n", environment=site | changes)
+    assert (result.returncode == 1) == bool(expected), result.stdout
+    assert not expected or result.stdout.splitlines()[-1].startswith(f"error: {expected}")
+
+
 def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(checkout: Path) -> None:
     recipes = checkout / "config" / "recipes.yaml"
     recipes.write_text(recipes.read_text().replace("training: &lab {", "training: &lab {sharding: full, "))
@@ -305,6 +325,15 @@ def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path)
     assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
 
 
+@pytest.mark.parametrize("option", [("--gpus-per-stage", "-64"), ("--gpus-per-stage", "0"), ("--gpu", "")])
+def test_a_plan_for_no_gpu_is_refused(option: tuple[str, str], checkout: Path) -> None:
+    program = [sys.executable, "workflow/scripts/plan_study.py", *option]
+    failed = subprocess.run(program, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith(f"error: {option[0]}: {option[1]!r} is not ")
+
+
 def test_a_plan_counts_what_is_being_made_and_tells_why_a_dry_run_fails(checkout: Path) -> None:
     record = checkout / "results" / "models" / "tiny-llama" / "model.json"
     record.parent.mkdir(parents=True)
@@ -389,10 +418,12 @@ def test_fetch_brings_models_and_data_of_others_and_jobs_on_other_machines_ask_n
     said = {
         (mode, offline): snakemake(checkout, "-s", "probe.smk", "-n", *mode, environment={"STUDY_OFFLINE": offline}).stdout
         for mode in ((), ("--mode", "remote"), ("--mode", "subprocess"))
-        for offline in ("0", "1")
+        for offline in ("0", "1", "no", "Yes")
     }
     assert all("hub: " in found for found in said.values())
-    assert {key for key, found in said.items() if "hub: 1" in found} == {(("--mode", "remote"), "1")}
+    assert {key for key, found in said.items() if "hub: 1" in found} == {
+        (("--mode", "remote"), offline) for offline in ("1", "Yes")
+    }
 
 
 def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytest.Config) -> None:

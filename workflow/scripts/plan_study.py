@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sftstudy.disk import planned_disk
-from sftstudy.environment import Site, named_gpu
+from sftstudy.environment import Site, named_gpu, whole_number
 from sftstudy.errors import StudyError
 from sftstudy.outlook import outlook
 from sftstudy.plan import Plan
@@ -25,16 +25,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake: overlay=, studies=")
     parser.add_argument("--gpu", help="GPU to plan for; what STUDY_GPU names, or H100")
-    parser.add_argument("--gpus-per-stage", type=int, help="fewest GPUs that train a stage; what the site says, or 1")
+    parser.add_argument("--gpus-per-stage", help="fewest GPUs that train a stage; what the site says, or 1")
     parser.add_argument("--html", type=Path, default=Path("results/plan.html"), help="where the page goes")
     arguments = parser.parse_args()
     plan = Plan.from_settings(config_settings(arguments))
     site = Site.from_environment() or Site(named_gpu("H100", where="--gpu"))
-    if arguments.gpu:
+    if arguments.gpu is not None:
         site = replace(site, gpu=named_gpu(arguments.gpu, where="--gpu"))
-    if arguments.gpus_per_stage:
-        num_nodes = arguments.gpus_per_stage // site.gpus_per_node
-        site = replace(site, gpus_per_stage=arguments.gpus_per_stage, max_nodes=max(site.max_nodes, num_nodes))
+    if arguments.gpus_per_stage is not None:
+        number = whole_number(arguments.gpus_per_stage, where="--gpus-per-stage")
+        site = replace(site, gpus_per_stage=number, max_nodes=max(site.max_nodes, number // site.gpus_per_node))
         site.check()
     found, jobs, disk = outlook(plan, site), jobs_left(arguments.config), planned_disk(plan)
     write_text(arguments.html, to_html(found, jobs=jobs, disk=disk))
