@@ -29,7 +29,7 @@ def claim(num_devices: int, *, is_worker: bool = False, patience_s: float = PATI
     A process that the holder started (`is_worker`) holds the same ones with it: they stay taken if the holder is killed alone.
     Raises StudyError if there are not so many, or they are not free in time.
     """
-    names = [name.strip() for name in os.environ.get("STUDY_DEVICES", "").split(",") if name.strip()]
+    names = listed()
     if not names or _held:
         return
     if is_worker:
@@ -48,6 +48,14 @@ def claim(num_devices: int, *, is_worker: bool = False, patience_s: float = PATI
         time.sleep(1)
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(free)
     print(f"GPUs: {os.environ['CUDA_VISIBLE_DEVICES']}", file=sys.stderr)
+
+
+def listed() -> list[str]:
+    """The GPUs that STUDY_DEVICES lists. Raises StudyError if it has one twice."""
+    names = [name.strip() for name in os.environ.get("STUDY_DEVICES", "").split(",") if name.strip()]
+    if len(set(names)) < len(names):
+        raise StudyError(f"STUDY_DEVICES: {','.join(names)} lists a GPU twice; list each once in site.env")
+    return names
 
 
 def _take(names: list[str], num_devices: int) -> list[str]:

@@ -109,7 +109,7 @@ def _time_limits() -> Iterator[Finding]:
                 f"STUDY_{kind}_PARTITION: SLURM has no partition {partition}",
                 f"name one of {', '.join(sorted(limits))} in site.env",
             )
-        elif (limit := limits[partition]) is not None and (not told or int(told) > limit // 60):
+        elif (limit := limits[partition]) is not None and (not told or not told.isdecimal() or int(told) > limit // 60):
             yield Finding(
                 f"{variable} is {told or 'not set'}, and partition {partition} takes no job of more than {limit // 60:.0f} minutes",
                 f"`export {variable}={limit // 60:.0f}` in site.env",

@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sftstudy import devices
 from sftstudy.errors import StudyError
 from sftstudy.gpus import GPUS, Gpu, gpu_named
 
 CONFIG_VARIABLE = "STUDY_CONFIG"
 """Environment variable that tells a job how the workflow was configured on the command line."""
+
+YES, NO = {"1", "yes", "true", "on"}, {"", "0", "no", "false", "off"}
 
 
 def share_with_jobs(config: Mapping[str, Any]) -> None:
@@ -29,10 +32,15 @@ def share_with_jobs(config: Mapping[str, Any]) -> None:
     os.environ[CONFIG_VARIABLE] = shlex.join(f"{key}={value}" for key, value in config.items())
 
 
-def switch_hub_off() -> None:
-    """In a job on a compute node, if the site says STUDY_OFFLINE=1: ask the hub for nothing, `snakemake fetch` has brought it."""
-    if os.environ.get("STUDY_OFFLINE", "0") not in {"", "0"}:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+def hub_is_off() -> bool:
+    """Whether jobs on compute nodes ask the hub for nothing (STUDY_OFFLINE=1): `snakemake fetch` has brought it.
+
+    Raises StudyError for a word that is neither yes nor no.
+    """
+    text = os.environ.get("STUDY_OFFLINE", "")
+    if text.lower() not in YES | NO:
+        raise StudyError(f"STUDY_OFFLINE: {text!r} is neither 1 nor 0; correct it in site.env")
+    return text.lower() in YES
 
 
 def hub_remedy() -> str:
@@ -47,12 +55,22 @@ def config_flags() -> str:
     return f" --config {settings}" if settings else ""
 
 
-def require_site_facts(default_resources: Any) -> None:
-    """Raises StudyError if a profile's default resources name an environment variable that is not set, or pass a time limit."""
+def require_site_facts(default_resources: Any, *, num_gpus: int | None = None) -> None:
+    """Raises StudyError if what a profile relies on is not in the environment.
+
+    These are the variables that its default resources name, of which only an account may be empty; on a cluster with a GPU its
+    partition; a time limit that is not below the default; and the names of `num_gpus` GPUs, which a workstation's jobs may take.
+    """
     settings = " ".join(default_resources.args) if default_resources else ""
     for name in re.findall(r"\$(\w+)", settings):
-        if name not in os.environ:
+        if name not in os.environ or (not os.environ[name] and name != "STUDY_ACCOUNT"):
             raise StudyError(f"{name} is not set; copy profiles/slurm/site.env.example to site.env, edit it, `source site.env`")
+    if "slurm_partition=" in settings and os.environ.get("STUDY_GPU") and not os.environ.get("STUDY_GPU_PARTITION"):
+        raise StudyError(f"STUDY_GPU_PARTITION is not set; name the partition whose GPU is {os.environ['STUDY_GPU']} in site.env")
+    if num_gpus and len(names := devices.listed()) < num_gpus:
+        raise StudyError(
+            f"STUDY_DEVICES: lists {len(names)} GPUs, and jobs may take {num_gpus} (STUDY_GPUS_PER_NODE); list them all in site.env"
+        )
     runtime, limit = re.search(r"\bruntime=(\d+)", settings), _count("STUDY_CPU_MAX_RUNTIME", 0)
     if runtime and limit and int(runtime[1]) > limit:
         raise StudyError(
@@ -137,6 +155,11 @@ def _count(variable: str, default: int) -> int:
     text = os.environ.get(variable) or ""
     if not text:
         return default
-    if not text.isdigit() or int(text) == 0:
-        raise StudyError(f"{variable}: {text!r} is not a whole number above 0; correct it in site.env")
+    return whole_number(text, where=variable)
+
+
+def whole_number(text: str, *, where: str) -> int:
+    """A number of GPUs, minutes and the like. Raises StudyError if it is none above 0."""
+    if not text.isdecimal() or int(text) == 0:
+        raise StudyError(f"{where}: {text!r} is not a whole number above 0; correct it")
     return int(text)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 from sftstudy import config, spec
 from sftstudy.config import NO_NAME, Training
@@ -30,6 +32,9 @@ from sftstudy.study import (
     quoted_numbers,
     runs_of,
 )
+
+SETTINGS = {"overlay": "a folder", "studies": "studies with commas between"}
+"""What `--config` may hold, and what each of them is; the rest stands in files."""
 
 
 def places(training: Training, num_samples: int) -> tuple[int, list[spec.Place]]:
@@ -82,12 +87,17 @@ class Plan:
         return plan
 
     @classmethod
-    def from_settings(cls, settings: Iterable[str]) -> Plan:
-        """Plan of a checkout under Snakemake's `--config` settings, of which `overlay=` and `studies=` count."""
-        given = dict(setting.split("=", 1) for setting in settings)
-        overlay, studies = given.get("overlay"), given.get("studies")
+    def from_settings(cls, settings: Mapping[str, Any], *, folder: Path = Path("config")) -> Plan:
+        """Plan of a checkout under Snakemake's `--config` settings. Raises StudyError if one is not in SETTINGS, or empty."""
+        for key, value in settings.items():
+            known(key, SETTINGS, what="setting", where="--config")
+            if value in (None, ""):
+                raise StudyError(f"--config {key}=: is empty; name {SETTINGS[key]}, or leave it out")
+        given = {key: str(value) for key, value in settings.items()}
         return cls.from_config(
-            Path("config"), overlay=Path(overlay) if overlay else None, studies=studies.split(",") if studies else None
+            folder,
+            overlay=Path(given["overlay"]) if "overlay" in given else None,
+            studies=given["studies"].split(",") if "studies" in given else None,
         )
 
     # --- runs and stages
@@ -418,6 +428,16 @@ class Plan:
         for name, screen in self.screens.specs.items():
             found[self.layout.screens(name)] = screen
         return found
+
+    def spec_in(self, folder: Path) -> spec.Spec:
+        """The spec whose `spec.yaml` lies in a folder. Raises StudyError if nothing is planned there."""
+        if folder in self.specs:
+            return self.specs[folder]
+        near = difflib.get_close_matches(str(folder), map(str, self.specs), n=1)
+        raise StudyError(
+            f"{folder}: is not in the plan; {f'{near[0]} is; ' if near else ''}what other studies plan needs "
+            "`--config studies=NAME`, and `overlay=FOLDER` where an overlay defines it"
+        )
 
     @cached_property
     def fetched(self) -> list[Path]:

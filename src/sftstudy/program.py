@@ -110,6 +110,14 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def config_settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """What `--config KEY=VALUE ...` gave. Raises StudyError for an entry that is no such pair."""
+    for entry in arguments.config:
+        if "=" not in entry:
+            raise StudyError(f"--config {entry}: is no KEY=VALUE; write such as studies=tiny")
+    return dict(entry.split("=", 1) for entry in arguments.config)
+
+
 def layout_of(arguments: argparse.Namespace) -> Layout:
     """The roots that the user named."""
     return Layout(results=arguments.results, scratch=arguments.scratch)

@@ -97,6 +97,8 @@ def test_limits_that_differ_from_the_sites_are_told(tmp_path: Path, monkeypatch:
     ]
     (found,) = said(CPU_PARTITION="cpu", CPU_MAX_RUNTIME="240")
     assert found.startswith("STUDY_CPU_MAX_RUNTIME is 240, and partition cpu takes no job of more than 120 minutes")
+    (found,) = said(CPU_PARTITION="cpu", CPU_MAX_RUNTIME="2h")
+    assert found.startswith("STUDY_CPU_MAX_RUNTIME is 2h, and partition cpu takes no job of more than 120 minutes")
     assert said(GPU_PARTITION="gone") == [
         "STUDY_GPU_PARTITION: SLURM has no partition gone; name one of cpu, gpu, long in site.env"
     ]

@@ -185,4 +185,5 @@ def test_nodes_share_states_and_not_the_host() -> None:
 def test_a_device_is_known_by_the_longest_name() -> None:
     assert gpu_named("NVIDIA H100 80GB HBM3") is GPUS["H100"]
     assert gpu_named("NVIDIA H100 PCIe") is GPUS["H100 PCIe"]
+    assert gpu_named("rtx 4090") is GPUS["RTX 4090"]
     assert gpu_named("cpu") is None

@@ -47,6 +47,7 @@ def test_an_input_is_not_written_over(tmp_path: Path, name: str, option: str, ou
         ("replay_race", ["SPEC", *RACED, "--orders", "-3"], "--orders: -3: give a whole number, 1 or more"),
         ("prepare_phase", ["SPEC", "--threads", "1.5"], "--threads: 1.5: give a whole number, 1 or more"),
         ("plan_study", ["--gpus-per-stage", "0"], "--gpus-per-stage: 0: give a whole number, 1 or more"),
+        ("plan_study", ["--gpus-per-stage", "-64"], "--gpus-per-stage: -64: give a whole number, 1 or more"),
         ("replay_race", ["SPEC", *RACED, "--race", "x"], f"--race: Invalid JSON: expected value at line 1 column 1; {KEYS}"),
         ("race_checkpoints", ["A", "B", *RACED, "--race", '{"first":0}'], f"--race: first: Input should be greater than 0; {KEYS}"),
         ("decide_screen", ["SPEC", "--rung", "a/b"], "--rung: a/b: give a share of a stage's steps, such as 0.1"),

@@ -1,7 +1,9 @@
 """What is planned, before anything runs: golden job counts, profiles, mistakes, and what an edit replans."""
 
+import base64
 import json
 import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from checkouts import SITE, job_counts, planned_jobs, snakemake
+from checkouts import SITE, job_counts, planned_jobs, snakemake, variables
 from sftstudy import hours
 from sftstudy.environment import Site
 from sftstudy.forecast import minutes
@@ -105,6 +107,43 @@ def test_a_mistake_is_one_line_and_nothing_runs(checkout: Path) -> None:
     assert not (checkout / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--config", "studeis=w"], "--config: no setting 'studeis'; did you mean 'studies'?"),
+        (["--config", "studies=tiny", "keep_weights=all"], "--config: no setting 'keep_weights'; known: overlay, studies"),
+        (["--config", "overlay="], "--config overlay=: is empty; name a folder, or leave it out"),
+        (["--config", "studies="], "--config studies=: is empty; name studies with commas between, or leave it out"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(arguments: list[str], expected: str, checkout: Path) -> None:
+    programs = [("-m", "snakemake", "-n"), ("workflow/scripts/count_hours.py",)]
+    for program in programs:
+        command = [sys.executable, *program, *arguments]
+        failed = subprocess.run(command, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+        assert failed.returncode == 1
+        assert failed.stderr.splitlines()[-1] == f"error: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("target", "folder", "near"),
+    [
+        ("runs/tiny-llama/tiny/tiny-lab-stakked/seed1/01-stacked/training.json", 6, "tiny-lab-stacked/seed1/01-stacked is; "),
+        ("runs/tiny-llama/tiny/tiny-lab-stacked/seed1/01-skills/scores/tiny-harness/part01.json", 6, "01-stacked is; "),
+        ("runs/tiny-llama/tiny/tiny-lab-stacked/seed7/01-stacked/spec.yaml", 6, "01-stacked is; "),
+        ("data/tiny-llama/tiny/skils/phase.json", 4, "results/data/tiny-llama/tiny/skills is; "),
+        ("studies/paper-e17-llama-recipe/report.html", 2, ""),
+        ("studies/tiny/screens/0.1.json", 3, ""),
+    ],
+)
+def test_a_target_that_is_not_planned_is_one_line(target: str, folder: int, near: str, checkout: Path) -> None:
+    result = snakemake(checkout, "-n", f"results/{target}")
+    last = result.stdout.splitlines()[-1]
+    assert result.returncode == 1
+    assert last.startswith(f"error: results/{'/'.join(target.split('/')[:folder])}: is not in the plan; "), result.stdout
+    assert f"{near}what other studies plan needs `--config studies=NAME`, and `overlay=FOLDER`" in last
+
+
 def test_planned_disk_is_said_once_and_not_again_by_jobs_or_where_nothing_is_trained(checkout: Path) -> None:
     cheap = "results/worlds/tiny/spec.yaml"
     expected = {
@@ -153,6 +192,26 @@ def test_slurm_profile_plans_from_a_checkout_and_names_an_unset_site_fact(checko
     for rule in ("judge_mt_bench", "prepare_phase"):
         assert asked[rule]["slurm_partition"] == "cpu", rule
         assert "gres" not in asked[rule], rule
+
+
+@pytest.mark.parametrize(
+    ("profile", "changes", "expected"),
+    [
+        ("slurm", {"STUDY_GPU_PARTITION": ""}, "STUDY_GPU_PARTITION is not set; name the partition whose GPU is H100 in site.env"),
+        ("slurm", {"STUDY_CPU_PARTITION": ""}, "STUDY_CPU_PARTITION is not set; copy profiles/slurm/site.env.example"),
+        ("slurm", {"STUDY_ACCOUNT": ""}, ""),
+        ("slurm", {"STUDY_OFFLINE": "maybe"}, "STUDY_OFFLINE: 'maybe' is neither 1 nor 0"),
+        ("workstation", {"STUDY_DEVICES": ""}, "STUDY_DEVICES: lists 0 GPUs, and jobs may take 2 (STUDY_GPUS_PER_NODE)"),
+        ("workstation", {"STUDY_DEVICES": "0"}, "STUDY_DEVICES: lists 1 GPUs, and jobs may take 2 (STUDY_GPUS_PER_NODE)"),
+        ("workstation", {"STUDY_DEVICES": "0,0"}, "STUDY_DEVICES: 0,0 lists a GPU twice"),
+        ("workstation", {"STUDY_DEVICES": "0,1,2"}, ""),
+    ],
+)
+def test_site_facts_that_cannot_be_are_refused(profile: str, changes: dict[str, str], expected: str, checkout: Path) -> None:
+    site = SITE if profile == "slurm" else WORKSTATION
+    result = snakemake(checkout, "fetch", "--profile", profile, "-n", environment=site | changes)
+    assert (result.returncode == 1) == bool(expected), result.stdout
+    assert not expected or result.stdout.splitlines()[-1].startswith(f"error: {expected}")
 
 
 def test_needs_follow_from_the_recipe_and_a_finished_stage_asks_for_no_gpu(checkout: Path) -> None:
@@ -266,6 +325,32 @@ def test_the_plan_counts_the_jobs_of_a_dry_run_and_leaves_a_page(checkout: Path)
     assert (checkout / "results" / "plan.html").read_text().startswith("<!DOCTYPE html>")
 
 
+def test_a_plan_for_no_gpu_is_refused(checkout: Path) -> None:
+    program = [sys.executable, "workflow/scripts/plan_study.py", "--gpu", ""]
+    failed = subprocess.run(program, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("error: --gpu: '' is not ")
+
+
+def test_a_plan_counts_what_is_being_made_and_tells_why_a_dry_run_fails(checkout: Path) -> None:
+    record = checkout / "results" / "models" / "tiny-llama" / "model.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("{")
+    mark = checkout / ".snakemake" / "incomplete" / base64.b64encode(str(record.relative_to(checkout)).encode()).decode()
+    mark.parent.mkdir(parents=True)
+    mark.touch()
+    printed = snakemake(checkout, "-c1", "plan").stdout
+    assert re.search(r"^jobs left: .* pretrain_model 1,", printed, re.MULTILINE), printed
+    (checkout / "workflow" / "rules" / "models.smk").write_text("")
+    program = [sys.executable, "workflow/scripts/plan_study.py"]
+    failed = subprocess.run(program, cwd=checkout, env=variables(checkout), capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    (line,) = failed.stderr.splitlines()
+    assert line.startswith("error: MissingInputException in rule validate_data")
+    assert line.endswith("affected files: results/worlds/tiny/world.json")
+
+
 def test_hours_are_asked_for_like_a_plan_and_know_all_jobs_by_their_wildcards(checkout: Path) -> None:
     printed = snakemake(checkout, "-c1", "hours", "--config", "studies=tiny").stdout
     assert "no attempt is on file" in printed
@@ -332,10 +417,12 @@ def test_fetch_brings_models_and_data_of_others_and_jobs_on_other_machines_ask_n
     said = {
         (mode, offline): snakemake(checkout, "-s", "probe.smk", "-n", *mode, environment={"STUDY_OFFLINE": offline}).stdout
         for mode in ((), ("--mode", "remote"), ("--mode", "subprocess"))
-        for offline in ("0", "1")
+        for offline in ("0", "1", "no", "Yes")
     }
     assert all("hub: " in found for found in said.values())
-    assert {key for key, found in said.items() if "hub: 1" in found} == {(("--mode", "remote"), "1")}
+    assert {key for key, found in said.items() if "hub: 1" in found} == {
+        (("--mode", "remote"), offline) for offline in ("1", "Yes")
+    }
 
 
 def test_rule_graph_in_the_readme_is_current(checkout: Path, pytestconfig: pytest.Config) -> None:

@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs, switch_hub_off
+from sftstudy.environment import Site, config_flags, hub_is_off, require_site_facts, share_with_jobs
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
@@ -15,18 +15,14 @@ from sftstudy.semantics import SEMANTICS
 from sftstudy.spec import to_text
 
 share_with_jobs(config)
-if workflow.remote_exec:
-    switch_hub_off()
 
 CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
 try:
-    require_site_facts(workflow.resource_settings.default_resources)
-    PLAN = Plan.from_config(
-        Path(os.path.relpath(CHECKOUT / "config")),
-        overlay=Path(config["overlay"]) if "overlay" in config else None,
-        studies=str(config["studies"]).split(",") if "studies" in config else None,
-    )
+    require_site_facts(workflow.resource_settings.default_resources, num_gpus=workflow.global_resources.get("gpu").value)
+    if hub_is_off() and workflow.remote_exec:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    PLAN = Plan.from_settings(config, folder=Path(os.path.relpath(CHECKOUT / "config")))
     NEEDS = JobResources(PLAN, Site.from_environment(), overrides=workflow.resource_settings.overwrite_resources)
 except StudyError as error:
     sys.exit(f"error: {error}")
@@ -114,9 +110,17 @@ def suite_names(kind):
     return "|".join(value.name for value in suites if value.suite.kind == kind) or NOTHING
 
 
+def planned(folder):
+    """The spec in a folder. A target that lies in none of the plan ends here: what a function raises would be told as a traceback."""
+    try:
+        return PLAN.spec_in(folder)
+    except StudyError as error:
+        sys.exit(f"error: {error}")
+
+
 def stage_of(wildcards):
     """Spec of the stage that the wildcards name."""
-    return PLAN.stages[
+    return planned(
         LAYOUT.stage_results(
             wildcards.model,
             wildcards.data,
@@ -124,12 +128,17 @@ def stage_of(wildcards):
             wildcards.seed,
             wildcards.stage,
         )
-    ]
+    )
+
+
+def study_of(wildcards):
+    """Name of the active study that the wildcards name."""
+    return planned(LAYOUT.study_folder(wildcards.study)).name
 
 
 def spec_text(wildcards):
     """Canonical text of the spec that belongs into a folder: the trigger of everything that is planned anew."""
-    return to_text(PLAN.specs[LAYOUT.results / wildcards.subject])
+    return to_text(planned(LAYOUT.results / wildcards.subject))
 
 
 def semantics(program):
@@ -140,7 +149,7 @@ def semantics(program):
 @cache
 def files_of_job(folder):
     """Records of the generated worlds that the job of a spec reads, and the user's own files."""
-    value = PLAN.specs[folder]
+    value = planned(folder)
     return [LAYOUT.world_record(world) for world in PLAN.worlds_of(value)] + PLAN.local_files(value)
 
 
@@ -171,7 +180,7 @@ def judged_with(wildcards):
 
 def phases_of_data(wildcards):
     """Records of all phases of a data set."""
-    phases = PLAN.registry.data[wildcards.data].phases
+    phases = planned(LAYOUT.data_record(wildcards.data).parent).phases
     return [str(LAYOUT.phase_record(wildcards.model, wildcards.data, phase)) for phase in phases]
 
 
@@ -222,7 +231,8 @@ def verdict_before(wildcards):
 
 def rungs_of_study(wildcards):
     """What all runs of a study showed at a rung."""
-    return [str(LAYOUT.rung(folder, wildcards.rung) / "training.json") for folder in PLAN.screens.folders[wildcards.study]]
+    study = planned(LAYOUT.screens(wildcards.study)).study
+    return [str(LAYOUT.rung(folder, wildcards.rung) / "training.json") for folder in PLAN.screens.folders[study]]
 
 
 def decision_before(wildcards):
@@ -317,4 +327,5 @@ def selection_flags(wildcards):
 
 def claims_of(wildcards):
     """A study's claims with their verdicts, if it makes any."""
-    return [str(LAYOUT.study_folder(wildcards.study) / "claims.json")] if PLAN.registry.studies[wildcards.study].claims else []
+    study = study_of(wildcards)
+    return [str(LAYOUT.study_folder(study) / "claims.json")] if PLAN.registry.studies[study].claims else []

@@ -52,7 +52,7 @@ rule render_table:
 rule write_numbers:
     input:
         study="<results>/studies/{study}/spec.yaml",
-        tables=lambda wildcards: TABLES_OF_SCORES[wildcards.study],
+        tables=lambda wildcards: TABLES_OF_SCORES[study_of(wildcards)],
     output:
         multiext("<results>/studies/{study}/numbers/numbers", ".json", ".tex"),
     log:
@@ -175,7 +175,7 @@ rule audit_screen:
 
 rule write_report:
     input:
-        lambda wildcards: PRODUCTS[wildcards.study],
+        lambda wildcards: PRODUCTS[study_of(wildcards)],
         study="<results>/studies/{study}/spec.yaml",
         scores="<results>/scores.csv",
         missing="<results>/missing.csv",

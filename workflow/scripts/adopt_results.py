@@ -10,7 +10,7 @@ import sys
 from sftstudy.adopt import problems
 from sftstudy.errors import StudyError
 from sftstudy.plan import Plan
-from sftstudy.program import run
+from sftstudy.program import config_settings, run
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", nargs="*", default=[], metavar="KEY=VALUE", help="as for snakemake: overlay=, studies=")
     arguments = parser.parse_args()
-    plan = Plan.from_settings(arguments.config)
+    plan = Plan.from_settings(config_settings(arguments))
     if lines := problems(plan):
         print("\n".join(lines), file=sys.stderr)
         raise StudyError(f"{len(lines)} records do not match the plan; nothing was touched; `snakemake -n` shows what would run")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sftstudy.hours import count_hours
 from sftstudy.plan import Plan
-from sftstudy.program import run
+from sftstudy.program import config_settings, run
 from sftstudy.records import write_text
 from sftstudy.tables.hours_page import to_csv, to_html, to_text
 
@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--html", type=Path, default=Path("results/hours.html"), help="where the page goes")
     arguments = parser.parse_args()
     here = {os.getcwd(), os.environ.get("PWD", "")}  # as it is, and as a link names it
-    found = count_hours(Plan.from_settings(arguments.config), folders=here, now=time.time())
+    found = count_hours(Plan.from_settings(config_settings(arguments)), folders=here, now=time.time())
     write_text(arguments.csv, to_csv(found))
     write_text(arguments.html, to_html(found))
     print(to_text(found) + f"page: {arguments.html}")

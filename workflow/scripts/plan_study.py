@@ -15,7 +15,7 @@ from sftstudy.environment import Site, named_gpu
 from sftstudy.errors import StudyError
 from sftstudy.outlook import outlook
 from sftstudy.plan import Plan
-from sftstudy.program import count, run
+from sftstudy.program import config_settings, count, run
 from sftstudy.records import write_text
 from sftstudy.tables.plan_page import to_html, to_text
 
@@ -28,11 +28,11 @@ def main() -> None:
     parser.add_argument("--gpus-per-stage", type=count, help="fewest GPUs that train a stage; what the site says, or 1")
     parser.add_argument("--html", type=Path, default=Path("results/plan.html"), help="where the page goes")
     arguments = parser.parse_args()
-    plan = Plan.from_settings(arguments.config)
+    plan = Plan.from_settings(config_settings(arguments))
     site = Site.from_environment() or Site(named_gpu("H100", where="--gpu"))
-    if arguments.gpu:
+    if arguments.gpu is not None:
         site = replace(site, gpu=named_gpu(arguments.gpu, where="--gpu"))
-    if arguments.gpus_per_stage:
+    if arguments.gpus_per_stage is not None:
         num_nodes = arguments.gpus_per_stage // site.gpus_per_node
         site = replace(site, gpus_per_stage=arguments.gpus_per_stage, max_nodes=max(site.max_nodes, num_nodes))
         site.check()
@@ -42,11 +42,12 @@ def main() -> None:
 
 
 def jobs_left(settings: list[str]) -> dict[str, int]:
-    """Rule -> jobs that `snakemake -n` counts now. Raises StudyError with its last line if it fails."""
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", *(["--config", *settings] if settings else [])]
+    """Rule -> jobs that `snakemake -n` counts now, those at work included. Raises StudyError with what it says if it fails."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--rerun-incomplete", "--quiet", "rules"]
+    command += ["--config", *settings] if settings else []
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        raise StudyError(done.stdout.strip().splitlines()[-1].removeprefix("error: "))
+        raise StudyError(re.split(r"^error: |^Building DAG of jobs\.\.\.$", done.stdout, flags=re.MULTILINE)[-1].strip())
     if "Job stats:" not in done.stdout:
         return {}
     table = done.stdout.split("Job stats:")[1].split("\ntotal")[0]
