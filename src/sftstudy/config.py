@@ -876,14 +876,6 @@ class GridTable(Strict):
     rows: str = Field(description="a training key that the sweep varies")
     columns: str = Field(description="another one")
 
-    @model_validator(mode="after")
-    def _two_training_keys(self) -> GridTable:
-        if unknown := [key for key in (self.rows, self.columns) if key not in Training.model_fields]:
-            raise ValueError(f"rows, columns: {unknown[0]} is no training key; name two keys that the sweep varies")
-        if self.rows == self.columns:
-            raise ValueError(f"rows, columns: both are {self.rows}; name two keys that the sweep varies")
-        return self
-
 
 class ConfigurationTable(Strict):
     """Every value of every run, and where it comes from."""

@@ -101,7 +101,11 @@ def _check_outputs(study: Study, registry: Registry, *, where: Path, recipes: se
 
 
 def _check_grid(table: GridTable, registry: Registry, *, where: str) -> None:
-    """Raise StudyError if two recipes of the sweep fall into one cell of the table."""
+    """Raise StudyError unless rows and columns are two training keys that give each recipe of the sweep a cell of its own."""
+    for key in ("rows", "columns"):
+        known(getattr(table, key), Training.model_fields, what="training key", where=f"{where}.{key}")
+    if table.rows == table.columns:
+        raise StudyError(f"{where}.columns: {table.columns} is in the rows; name another key that the sweep varies")
     cells: dict[tuple[str, str], str] = {}
     for recipe in registry.sweeps[table.sweep]:
         training = registry.recipes[recipe].training

@@ -398,11 +398,11 @@ MISTAKES |= {
     ),
     "grid of no training key": (
         showing(grid("lr", "learning_rate")),
-        "studies/mine.yaml: tables.t: rows, columns: lr is no training key; name two keys that the sweep varies",
+        "studies/mine.yaml: tables.t.rows: no training key 'lr'; did you mean 'lora'?",
     ),
     "grid of one key": (
         showing(grid("learning_rate", "learning_rate")),
-        "studies/mine.yaml: tables.t: rows, columns: both are learning_rate; name two keys that the sweep varies",
+        "studies/mine.yaml: tables.t.columns: learning_rate is in the rows; name another key that the sweep varies",
     ),
     "grid of a key that is not varied": (
         showing(grid("epochs", "learning_rate")),
