@@ -7,13 +7,28 @@ behind `//`, is what counts for identity, wherever the folder lies.
 
 from __future__ import annotations
 
+import difflib
+import json
+import math
 import re
-from collections.abc import Collection
-from typing import Annotated, Any, ClassVar, Literal
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}")
 """Names that users invent: they become folder names and Snakemake wildcards."""
 
 PATH_KEYS = frozenset({"path", "include_path", "mirror", "items"})
@@ -24,13 +39,72 @@ NO_NAME = "none"
 
 
 class Strict(BaseModel):
-    """Base of every config class: immutable, unknown keys forbidden.
+    """Base of every config class: immutable, unknown keys forbidden; numbers are finite, and `true` is none.
 
     `incidental` names the keys that cannot change a number, such as how many requests run at once: they stay out of spec hashes.
     """
 
     incidental: ClassVar[frozenset[str]] = frozenset()
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        keys = {field.alias or name: name for name, field in cls.model_fields.items()}
+        if isinstance(given, dict) and (unknown := [key for key in given if key not in keys and key not in keys.values()]):
+            close = difflib.get_close_matches(str(unknown[0]), keys, n=1)
+            remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(keys)}"
+            raise PydanticCustomError("unknown_key", "unknown key; {remedy}", {"key": unknown[0], "remedy": remedy})
+        return given
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _no_truth_for_a_number(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        held = handler(given)
+        if isinstance(given, dict):
+            for key, value in given.items():
+                if _is_read_as_number(value, getattr(held, key, None)):
+                    raise ValueError(f"{key}: true and false are no numbers; write the number")
+        return held
+
+
+def _is_read_as_number(given: Any, held: Any) -> bool:
+    """Whether validation made a number of a boolean, or of one in a list or mapping. A definition inside has looked itself."""
+    if isinstance(given, list) and isinstance(held, list):
+        return any(map(_is_read_as_number, given, held))
+    if isinstance(given, dict) and isinstance(held, dict):
+        return any(_is_read_as_number(value, held.get(key)) for key, value in given.items())
+    return isinstance(given, bool) and isinstance(held, int | float) and not isinstance(held, bool)
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """The first name that stands there more than once."""
+    return next((name for name, number in Counter(names).items() if number > 1), None)
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _as_json(value: Any) -> Any:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ValueError("only text, finite numbers, true, false and null may stand here") from None
+    return value
+
+
+Plain = Annotated[Any, AfterValidator(_as_json)]
+"""What is handed on as it is, lists and mappings included."""
+
+
+def _on_one_line(text: str) -> str:
+    if "\n" in text:
+        raise ValueError("a label stands on one line; take out the line break")
+    return text
+
+
+Label = Annotated[str, AfterValidator(_on_one_line)]
+"""What stands at the head of a column, or beside a line."""
 
 
 # --- where values come from ------------------------------------------------------------------------------------------
@@ -56,9 +130,8 @@ class Sources(Strict):
 
     @model_validator(mode="after")
     def _each_key_once(self) -> Sources:
-        keys = self.keys
-        if twice := sorted({key for key in keys if keys.count(key) > 1}):
-            raise ValueError(f"{twice[0]} stands there twice; name one source for it")
+        if twice := _repeated(self.keys):
+            raise ValueError(f"{twice} stands there twice; name one source for it")
         return self
 
     def origin(self, key: str) -> Origin:
@@ -95,6 +168,15 @@ class Instead(Strict):
     data: dict[str, str] = {}
 
 
+def _hexadecimal(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{7,40}", text):
+        raise ValueError("no commit; name one by 7 to 40 of its hexadecimal digits")
+    return text
+
+
+Commit = Annotated[str, AfterValidator(_hexadecimal)]
+
+
 class Settings(Strict):
     """The active studies, what they run on, and which weights stay once every score that they want exists.
 
@@ -104,7 +186,7 @@ class Settings(Strict):
     studies: list[str] = Field(min_length=1)
     keep_weights: Literal["selected", "all"] = Field("selected", description="`all` removes nothing")
     keep: list[str] = Field([], description="recipes or sweeps of whose runs all weights stay")
-    pins: dict[str, str] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
+    pins: dict[str, Commit] = Field({}, description="hub id of a model -> commit, for those that `models.yaml` leaves unpinned")
     instead: Instead = Field(Instead(), description="your models and data in the place of those that the studies name")
     mirror: str | None = Field(None, description="folder mirror of hub data sets for the suites that name none")
 
@@ -141,7 +223,8 @@ class HubSplit(Strict):
     config: str | None = None
 
 
-def _location_tag(value: Any) -> str:
+def location_tag(value: Any) -> str:
+    """Which kind of location a value is, by the key that it has."""
     if isinstance(value, BaseModel):
         return {"WorldFile": "world", "LocalFile": "path", "PackageFile": "package", "HubSplit": "hub"}[type(value).__name__]
     return next((key for key in ("world", "path", "package", "hub") if isinstance(value, dict) and key in value), "path")
@@ -152,7 +235,7 @@ Location = Annotated[
     | Annotated[LocalFile, Tag("path")]
     | Annotated[PackageFile, Tag("package")]
     | Annotated[HubSplit, Tag("hub")],
-    Discriminator(_location_tag),
+    Discriminator(location_tag),
 ]
 
 
@@ -223,7 +306,7 @@ class ScratchModel(Sourced):
     source: Literal["scratch"]
     world: str
     seed: int
-    architecture: dict[str, Any] = Field(description="keyword arguments of `transformers.LlamaConfig`")
+    architecture: dict[str, Plain] = Field(description="keyword arguments of `transformers.LlamaConfig`")
     pretraining: list[PretrainingStage] = Field(min_length=1)
     chat_template: Literal["tokenizer"] = "tokenizer"
 
@@ -343,11 +426,11 @@ class Training(Strict):
         None, gt=0, description="a checkpoint whenever this many further samples were seen, rounded down to whole steps"
     )
     replay: float = Field(0.0, ge=0, le=1, description="share of every earlier phase mixed into a phased stage")
-    beta1: float = 0.9
-    beta2: float = 0.95
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float = 1.0
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0, description="greatest norm of a step's gradient; `1e9` clips none")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="compute precision; master weights are always fp32")
     optimizer: Literal["adamw", "adamw-8bit"] = Field(
         "adamw", description="`adamw-8bit` keeps its moments in 8 bits (needs torchao)"
@@ -363,6 +446,13 @@ class Training(Strict):
     activation_checkpointing: bool = Field(False, description="compute activations twice instead of keeping them")
     compile: bool = Field(False, description="compile the decoder layers with torch.compile")
     liger: bool = Field(False, description="Liger's fused kernels, on a GPU (needs liger-kernel)")
+
+    @field_validator("clip_norm", mode="before")
+    @classmethod
+    def _clips(cls, norm: Any) -> Any:
+        if norm in (None, 0, math.inf):
+            raise ValueError("a number that is greater than 0; for no clipping write 1e9")
+        return norm
 
     @model_validator(mode="after")
     def _exclusive(self) -> Training:
@@ -458,7 +548,7 @@ class Sweep(Sourced):
 
     holds = (Training,)
     base: str
-    vary: dict[str, list[Any]] = Field(min_length=1)
+    vary: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(min_length=1)
     name: str = Field(description="template such as `{base}-bs{effective_batch_size}-lr{learning_rate}`")
 
 
@@ -613,7 +703,7 @@ class Judge(Strict):
     max_tokens: int = Field(2048, gt=0, description="longest verdict")
     max_tokens_key: Literal["max_tokens", "max_completion_tokens"] = Field("max_tokens", description="what the endpoint calls it")
     merge_system: bool = Field(False, description="system prompt at the head of the user's, for models without a system role")
-    extra: dict[str, Any] = Field({}, description="further keys of a request, such as `{reasoning_effort: low}`")
+    extra: dict[str, Plain] = Field({}, description="further keys of a request, such as `{reasoning_effort: low}`")
     num_judgings: int = Field(
         1, gt=0, description="how often each answer is judged; ratings are averaged, their spread is recorded"
     )
@@ -755,7 +845,7 @@ class Grid(Strict):
     model: list[str] = Field(min_length=1)
     data: list[str] = Field(min_length=1)
     recipe: list[str] = Field(min_length=1)
-    seed: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    seed: list[Seed] = Field(min_length=1)
 
 
 class ArmsTable(Strict):
@@ -763,12 +853,18 @@ class ArmsTable(Strict):
 
     kind: Literal["arms"]
     caption: str
-    arms: dict[str, str] = Field(min_length=2, description="column label -> recipe")
+    arms: dict[Label, str] = Field(min_length=2, description="column label -> recipe")
     paper: str | None = Field(None, description="a table of `paper/` with these arms, shown beside ours")
     show: list[Literal["samples-interval", "optimism"]] = Field(
         [],
         description="what to print besides; CSV and pedigree have both",
     )
+
+    @model_validator(mode="after")
+    def _each_recipe_once(self) -> ArmsTable:
+        if twice := _repeated(self.arms.values()):
+            raise ValueError(f"arms: {twice!r} stands there twice; remove one, or name another recipe")
+        return self
 
 
 class GridTable(Strict):
@@ -777,8 +873,8 @@ class GridTable(Strict):
     kind: Literal["grid"]
     caption: str
     sweep: str
-    rows: str
-    columns: str
+    rows: str = Field(description="a training key that the sweep varies")
+    columns: str = Field(description="another one")
 
 
 class ConfigurationTable(Strict):
@@ -813,7 +909,7 @@ class ScoresFigure(Strict):
 
     kind: Literal["scores"]
     caption: str
-    arms: dict[str, str] = Field(min_length=1, description=_ARMS)
+    arms: dict[Label, str] = Field(min_length=1, description=_ARMS)
     benchmarks: list[str] = Field([], description=_PANELS)
 
 
@@ -822,7 +918,7 @@ class FinalFigure(Strict):
 
     kind: Literal["final"]
     caption: str
-    arms: dict[str, str] = Field(min_length=1, description=_ARMS)
+    arms: dict[Label, str] = Field(min_length=1, description=_ARMS)
     benchmarks: list[str] = Field([], description=_PANELS)
     measure: Measured = Field("peak", description="each run's best checkpoint, or its `last`")
 
@@ -832,7 +928,7 @@ class BenefitFigure(Strict):
 
     kind: Literal["benefit"]
     caption: str
-    arms: dict[str, str] = Field(min_length=2, description="label -> recipe; the first one is compared with each of the others")
+    arms: dict[Label, str] = Field(min_length=2, description="label -> recipe; the first one is compared with each of the others")
     benchmarks: list[str] = Field([], description="one row each; all of the study's if absent")
     measure: Measured = Field("peak", description="each run's best checkpoint, or its `last`")
 
@@ -842,7 +938,7 @@ class FactorFigure(Strict):
 
     kind: Literal["factor"]
     caption: str
-    recipes: dict[str, str] = Field(min_length=1, description=_LINES)
+    recipes: dict[Label, str] = Field(min_length=1, description=_LINES)
     factor: str = Field(description="a training key, such as `learning_rate`: the x axis")
     by: str | None = Field(None, description="a training key, such as `effective_batch_size`: a line per level of it")
     benchmarks: list[str] = Field([], description=_PANELS)
@@ -861,7 +957,7 @@ class DynamicsFigure(Strict):
 
     kind: Literal["dynamics"]
     caption: str
-    recipes: dict[str, str] = Field(min_length=1, description=_LINES)
+    recipes: dict[Label, str] = Field(min_length=1, description=_LINES)
     benchmarks: list[str] = Field([], description="whose final scores are shown below, one panel each; none if absent")
     measure: Measured = Field("peak", description="final scores of each run's best checkpoint, or of its `last`")
 
@@ -871,7 +967,7 @@ class EarlyFigure(Strict):
 
     kind: Literal["early"]
     caption: str
-    recipes: dict[str, str] = Field(min_length=1, description=_LINES)
+    recipes: dict[Label, str] = Field(min_length=1, description=_LINES)
     signals: list[Literal["grad_norm", "loss"]] = Field(["grad_norm", "loss"], min_length=1, description="a column of panels each")
     until: Share = Field(0.1, description="share of the first stage's samples over which the signal is averaged")
     benchmarks: list[str] = Field([], description="a row of panels each; all of the study's if absent")
@@ -976,7 +1072,7 @@ class Replay(Looks):
 
 
 Currency = Literal["samples_seen", "samples_spent", "supervised_tokens", "steps", "gpu_hours"]
-Reading = Literal["last", "peak", "held-out-peak"] | Currency
+Reading = Literal["last", "peak", "held-out-peak", Currency]
 Finding = Literal["i", "ii", "iii", "iv", "v"]
 Margin = Annotated[float, Field(gt=0)]
 
@@ -1059,6 +1155,12 @@ class RobustnessClaim(Statement):
 
     kind: Literal["robustness"]
     claims: list[str] = Field(min_length=1, description="names of claims about arms, efficiency or signals")
+
+    @model_validator(mode="after")
+    def _each_claim_once(self) -> RobustnessClaim:
+        if twice := _repeated(self.claims):
+            raise ValueError(f"claims: {twice!r} stands there twice; a claim is pooled once")
+        return self
 
 
 Claim = Annotated[ArmsClaim | EfficiencyClaim | SignalClaim | RobustnessClaim, Field(discriminator="kind")]

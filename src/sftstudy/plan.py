@@ -143,8 +143,13 @@ class Plan:
         where = self.registry.where("recipes", run.recipe)
         first = self._first_phase(run)
         scope = f"phase of data {run.data!r}" + (f" after {phases[first - 1]!r}" if first else "")
-        for phase in [*recipe.stages, *recipe.select]:
-            known(phase, phases[first:], what=scope, where=where)
+        for phase in recipe.stages:
+            known(phase, phases[first:], what=scope, where=f"{where}: stages")
+        for phase in recipe.select:
+            if known(phase, phases[first:], what=scope, where=f"{where}: select") == phases[-1]:
+                raise StudyError(
+                    f"{where}: select: {phase!r} is the last phase of data {run.data!r}; nothing follows it, remove it"
+                )
         stages: list[spec.StageSpec] = []
         if start := recipe.starts_from:
             stages = self._stages(Run(run.model, run.data, start.recipe, run.seed), start.phase).copy()
@@ -367,8 +372,8 @@ class Plan:
             steps = [0, *(rung_step(rung, num_steps=stage.num_steps) for rung in screen.rungs), stage.num_steps]
             if sorted(set(steps)) != steps:
                 raise StudyError(
-                    f"studies/{name}.yaml: screen.rungs: {run.recipe} has {stage.num_steps} steps in its first stage, so that two "
-                    "of them, or one and the end, fall together; give fewer rungs, further apart"
+                    f"{self.registry.files['studies'][name]}: screen.rungs: {run.recipe} has {stage.num_steps} steps in its first "
+                    "stage, so that two of them, or one and the end, fall together; give fewer rungs, further apart"
                 )
             factors = stage.training.model_dump() if stage.training else {}
             stages.append(

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from sftstudy.config import (
     NAME,
@@ -35,6 +36,7 @@ from sftstudy.config import (
     Sweep,
     Training,
     World,
+    location_tag,
 )
 from sftstudy.errors import StudyError
 
@@ -53,10 +55,10 @@ class Registry(Strict):
     quoted: dict[str, Quoted]
     advice: dict[str, Advice]
     settings: Settings
-    files: dict[str, dict[str, str]]
+    files: dict[str, dict[str, Path]]
 
     def where(self, kind: str, name: str) -> str:
-        """File and name of a definition, such as `recipes/paper.yaml: lab-stacked`, for a message about it."""
+        """File and name of a definition, such as `config/recipes/paper.yaml: lab-stacked`, for a message about it."""
         return f"{self.files[kind].get(name, f'{kind}.yaml')}: {name}"
 
     @property
@@ -96,15 +98,11 @@ def load(folder: Path, *, overlay: Path | None = None) -> tuple[Registry, list[s
     folders = [folder] + ([overlay] if overlay else [])
     if overlay and not overlay.is_dir():
         raise StudyError(f"--config overlay={overlay}: no such folder; make one with the layout of {folder}/")
-    files: dict[str, dict[str, str]] = {}
+    files: dict[str, dict[str, Path]] = {}
     parsed = {name: _merged(folders, name, adapter, files) for name, adapter in _REGISTRIES.items()}
     _check_benchmark_names(parsed["benchmarks"], files["benchmarks"])
     recipes, sweeps = _recipes(folders, files)
-    studies = {
-        file.stem: _typed(TypeAdapter(Study), _content(file), file)
-        for base in folders
-        for file in sorted((base / "studies").glob("*.yaml"))
-    }
+    studies = _studies(folders, files)
     settings_file = folders[-1] / "config.yaml"
     settings: Settings = _typed(TypeAdapter(Settings), _content(settings_file, required=True), settings_file)
     if settings.mirror:
@@ -168,9 +166,13 @@ def _content(file: Path, *, required: bool = False) -> Any:
             raise StudyError(f"{file}: missing; it names the active studies, such as `studies: [tiny]`")
         return {}
     try:
-        content = yaml.load(file.read_text(), Loader=_UniqueKeys) or {}
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_UniqueKeys) or {}
+    except UnicodeDecodeError:
+        raise StudyError(f"{file}: not in UTF-8; save it as UTF-8") from None
     except yaml.YAMLError as error:
         raise StudyError(f"{file}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise StudyError(f"{file}: nested too deeply; use fewer brackets") from None
     return _located(content, file.parent)
 
 
@@ -217,26 +219,35 @@ def _typed(adapter: TypeAdapter[Any], content: Any, file: Path) -> Any:
 def _one_line(error: ValidationError, content: Any, file: Path) -> str:
     """The first problem of a validation as `file: key.key: what is wrong; remedy`."""
     problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    # pydantic puts the tags of unions into the location; what the user typed is what can be followed in the content
-    keys: list[str] = []
-    here: Any = content
-    for part in problem["loc"]:
-        if part in here if isinstance(here, dict) else isinstance(here, list):
-            here = here[part]
-        elif part != problem["loc"][-1]:
-            continue
-        keys.append(str(part))
-    where = f"{file}: {'.'.join(keys)}"
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(keys[-1], _ALL_KEYS, n=1)
-        return f"{where}: unknown key; " + (
-            f"did you mean {close[0]!r}?" if close else "remove it (keys are listed in config/README.md)"
-        )
+    problem = next((p for p in problems if p["type"] == "unknown_key"), problems[0])
+    keys = _keys(problem, content)
     if problem["type"] == "missing":
-        return f"{where}: missing; add this key (config/README.md says what it means)"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {message[0].lower()}{message[1:]} (got {problem['input']!r:.60})"
+        message = "missing; add this key (config/README.md says what it means)"
+    elif problem["type"] == "unknown_key":
+        keys.append(str(problem["ctx"]["key"]))
+        message = problem["msg"]
+    else:
+        message = problem["msg"].removeprefix("Value error, ")
+        message = f"{message[0].lower()}{message[1:]} (got {problem['input']!r:.60})"
+    return " ".join(": ".join(filter(None, [str(file), ".".join(keys), message])).split())
+
+
+def _keys(problem: ErrorDetails, content: Any) -> list[str]:
+    """The keys that lead to a problem. pydantic names the members of unions between them, which no user typed."""
+    keys: list[str] = []
+    here, is_told = content, False
+    for part in problem["loc"]:
+        if not is_told and isinstance(here, dict) and part in _kinds(here):
+            is_told = True
+        elif part in here if isinstance(here, dict) else isinstance(here, list) and isinstance(part, int):
+            keys.append(str(part))
+            here, is_told = here[part], False
+    return [*keys, str(problem["loc"][-1])] if problem["type"] == "missing" else keys
+
+
+def _kinds(definition: dict[Any, Any]) -> list[Any]:
+    """What pydantic may call a definition that is one of several kinds."""
+    return [definition.get("kind"), definition.get("source"), location_tag(definition)]
 
 
 def read_suites(file: Path) -> dict[str, Any]:
@@ -249,19 +260,34 @@ def _registry_files(base: Path, name: str) -> list[Path]:
     return [base / f"{name}.yaml", *sorted((base / name).glob("*.yaml"))]
 
 
-def _merged(folders: list[Path], kind: str, adapter: TypeAdapter[Any], files: dict[str, dict[str, str]]) -> dict[str, Any]:
-    """All definitions of a kind; `files` learns which file, relative to its config folder, has which."""
+def _merged(folders: list[Path], kind: str, adapter: TypeAdapter[Any], files: dict[str, dict[str, Path]]) -> dict[str, Any]:
+    """All definitions of a kind; `files` learns which file has which."""
     merged: dict[str, Any] = {}
     files[kind] = {}
     for base in folders:
         for file in _registry_files(base, kind):
             new = _typed(adapter, _content(file), file)
             _add(merged, new, file)
-            files[kind] |= dict.fromkeys(new, file.relative_to(base).as_posix())
+            files[kind] |= dict.fromkeys(new, file)
     return merged
 
 
-def _check_benchmark_names(suites: dict[str, Suite], files: dict[str, str]) -> None:
+def _studies(folders: list[Path], files: dict[str, dict[str, Path]]) -> dict[str, Study]:
+    """A study per file of `studies/`. Its tables, figures and claims have names like its own: they are files, too."""
+    studies: dict[str, Study] = {}
+    files["studies"] = {}
+    for file in (file for base in folders for file in sorted((base / "studies").glob("*.yaml"))):
+        study: Study = _typed(TypeAdapter(Study), _content(file), file)
+        _check_name(file.stem, f"{file}: {file.stem}")
+        for key in ("tables", "figures", "claims"):
+            for name in getattr(study, key):
+                _check_name(name, f"{file}: {key}.{name}")
+        studies[file.stem] = study
+        files["studies"][file.stem] = file
+    return studies
+
+
+def _check_benchmark_names(suites: dict[str, Suite], files: dict[str, Path]) -> None:
     seen: dict[str, str] = {}
     for name, suite in suites.items():
         for benchmark in suite.benchmarks if isinstance(suite, HarnessSuite) else [name]:
@@ -274,7 +300,8 @@ def _check_benchmark_names(suites: dict[str, Suite], files: dict[str, str]) -> N
 
 def _check_name(name: str, where: str) -> None:
     if name == NO_NAME or not NAME.fullmatch(name):
-        raise StudyError(f"{where}: not a usable name; use small letters, digits, dots and dashes, and not {NO_NAME!r}")
+        remedy = f"use at most 100 small letters, digits, dots and dashes, and not {NO_NAME!r}"
+        raise StudyError(f"{' '.join(where.split())}: not a usable name; {remedy}")
 
 
 def _add(merged: dict[str, Any], new: dict[str, Any], file: Path) -> None:
@@ -285,7 +312,7 @@ def _add(merged: dict[str, Any], new: dict[str, Any], file: Path) -> None:
     merged.update(new)
 
 
-def _recipes(folders: list[Path], files: dict[str, dict[str, str]]) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
+def _recipes(folders: list[Path], files: dict[str, dict[str, Path]]) -> tuple[dict[str, Recipe], dict[str, list[str]]]:
     recipes: dict[str, Recipe] = {}
     cells: dict[str, list[str]] = {}
     files["recipes"] = {}
@@ -302,7 +329,7 @@ def _recipes(folders: list[Path], files: dict[str, dict[str, str]]) -> tuple[dic
                 raise StudyError(f"{file}: {both[0]}: a recipe and a sweep have this name; choose another")
             for name in parsed.recipes:
                 _check_start(name, recipes, where=f"{file}: recipes.{name}.starts_from")
-            files["recipes"] |= dict.fromkeys(recipes.keys() - before, file.relative_to(base).as_posix())
+            files["recipes"] |= dict.fromkeys(recipes.keys() - before, file)
     return recipes, cells
 
 
@@ -371,11 +398,3 @@ def stage_training(recipe: Recipe, phase: str, *, where: str) -> Training:
         return Training.model_validate(merged)
     except ValidationError as error:
         raise StudyError(_one_line(error, merged, Path(f"{where}: stages.{phase}"))) from None
-
-
-def _all_keys(model: type[Strict]) -> set[str]:
-    return {*model.model_fields, *(key for narrower in model.__subclasses__() for key in _all_keys(narrower))}
-
-
-_ALL_KEYS = sorted(_all_keys(Strict) | {"from"})
-"""Every key that a config file may hold, for `did you mean`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from sftstudy.config import (
     BenefitFigure,
     FinalFigure,
+    GridTable,
     HarnessSuite,
     HubSplit,
     LocalFile,
@@ -43,7 +44,7 @@ def expand_recipe(name: str, registry: Registry) -> list[str]:
 
 def runs_of(name: str, registry: Registry) -> list[Run]:
     """All runs of a study, sorted. Raises StudyError for a name that no registry has."""
-    study, where, instead = registry.studies[name], f"studies/{name}.yaml", registry.settings.instead
+    study, where, instead = registry.studies[name], registry.files["studies"][name], registry.settings.instead
     runs: set[Run] = set()
     for number, grid in enumerate(study.runs):
         at = f"{where}: runs.{number}"
@@ -66,12 +67,13 @@ def runs_of(name: str, registry: Registry) -> list[Run]:
     return sorted(runs)
 
 
-def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set[str]) -> None:
+def _check_outputs(study: Study, registry: Registry, *, where: Path, recipes: set[str]) -> None:
     for name, table in study.tables.items():
         if table.kind == "grid":
             known(table.sweep, registry.sweeps, what="sweep", where=f"{where}: tables.{name}.sweep")
             if absent := sorted(set(registry.sweeps[table.sweep]) - recipes):
                 raise StudyError(f"{where}: tables.{name}.sweep: {absent[0]!r} is not run; add {table.sweep!r} to the study's runs")
+            _check_grid(table, registry, where=f"{where}: tables.{name}")
         elif table.kind == "arms":
             for label, recipe in table.arms.items():
                 known(recipe, recipes, what="recipe of this study", where=f"{where}: tables.{name}.arms.{label}")
@@ -98,7 +100,24 @@ def _check_outputs(study: Study, registry: Registry, *, where: str, recipes: set
             known(benchmark, study.benchmarks, what="benchmark of this study", where=f"{at}.benchmarks")
 
 
-def _check_looks(study: Study, *, where: str) -> None:
+def _check_grid(table: GridTable, registry: Registry, *, where: str) -> None:
+    """Raise StudyError unless rows and columns are two training keys that give each recipe of the sweep a cell of its own."""
+    for key in ("rows", "columns"):
+        known(getattr(table, key), Training.model_fields, what="training key", where=f"{where}.{key}")
+    if table.rows == table.columns:
+        raise StudyError(f"{where}.columns: {table.columns} is in the rows; name another key that the sweep varies")
+    cells: dict[tuple[str, str], str] = {}
+    for recipe in registry.sweeps[table.sweep]:
+        training = registry.recipes[recipe].training
+        other = cells.setdefault((str(getattr(training, table.rows)), str(getattr(training, table.columns))), recipe)
+        if other != recipe:
+            raise StudyError(
+                f"{where}: {other!r} and {recipe!r} share {table.rows} and {table.columns}; name two keys that tell the sweep's "
+                "recipes apart"
+            )
+
+
+def _check_looks(study: Study, *, where: Path) -> None:
     for name, looks in (("screen", study.screen), ("replay", study.replay)):
         if looks:
             known(looks.benchmark, study.benchmarks, what="benchmark of this study", where=f"{where}: {name}.benchmark")
@@ -116,7 +135,7 @@ def quoted_numbers(study: Study) -> list[str]:
     return sorted({name for table in study.tables.values() if table.kind == "published" for name in table.quoted})
 
 
-def _check_claims(study: Study, registry: Registry, *, where: str, runs: set[Run]) -> None:
+def _check_claims(study: Study, registry: Registry, *, where: Path, runs: set[Run]) -> None:
     recipes = {run.recipe for run in runs}
     for name, claim in study.claims.items():
         at = f"{where}: claims.{name}"
@@ -152,6 +171,8 @@ def _check_pairs(claim: TwoArms | SignalClaim, registry: Registry, *, at: str, r
         raise StudyError(f"{at}: {error}; name one of them") from None
     if not any(found):
         raise StudyError(f"{at}: no model and data set has both arms; run both on one")
+    if same := [pair[0] for pair in found if pair and pair[0] == pair[1]]:
+        raise StudyError(f"{at}: {same[0]!r} is both arms; name another recipe for one of them")
 
 
 def check_no_leak(registry: Registry, *, data: str, suites: set[str]) -> None:

@@ -98,7 +98,7 @@ def test_an_input_that_is_not_there_is_named_with_file_key_and_remedy(
     assert changed != text
     (overlay / file).write_text(changed)
     message = Plan.from_config(CONFIG, overlay=overlay).missing_inputs[0]
-    assert message.startswith(f"{file}: {key}: ")
+    assert message.startswith(f"{overlay / file}: {key}: ")
     assert problem.format(folder=overlay) in message
     assert "\n" not in message
 
@@ -113,7 +113,8 @@ def test_a_taxonomy_may_be_a_folder_and_its_files_are_inputs(overlay: Path) -> N
     assert plan.local_files(plan.data_spec("mine")) == [overlay / "taxonomy" / "skills" / "qna.yaml"]
     (overlay / "data.yaml").write_text(text.replace(", format: taxonomy", ""))
     message = Plan.from_config(CONFIG, overlay=overlay).missing_inputs[0]
-    assert re.match(r"data.yaml: mine.phases.chats.sources.0.from.path: .*taxonomy is missing", message)
+    assert message.startswith(f"{overlay}/data.yaml: mine.phases.chats.sources.0.from.path: ")
+    assert "taxonomy is missing" in message
 
 
 def test_benchmarks_whose_overlap_is_dropped_are_part_of_the_plan(overlay: Path) -> None:

@@ -37,6 +37,19 @@ def branches(**starts: str) -> str:
     return f"recipes: {{{', '.join(held)}}}"
 
 
+def one_recipe(training: str, more: str = "") -> dict[str, str]:
+    """An active study of one phased recipe with these training keys beside the usual ones."""
+    keys = ", ".join([*(key for key in LAB[1:-1].split(", ") if key.split(":")[0] not in training), *filter(None, [training])])
+    select = "{instruct: {benchmark: tiny-mmlu}, knowledge: {benchmark: tiny-mmlu}}"
+    return {"recipes": f"recipes: {{mine: {{strategy: phased, training: {{{keys}}}, select: {select}{more}}}}}"} | study()
+
+
+def showing(more: str) -> dict[str, str]:
+    """An active study of tiny recipes with these keys."""
+    files = study(recipe="tiny-lab-stacked, tiny-lab-cosine, tiny-batch-lr")
+    return files | {"studies_mine": f"{files['studies_mine']}\n{more}"}
+
+
 def claiming(keys: str, kind: str = "direction") -> dict[str, str]:
     """An active study of two models with recipes of their own, and a claim about them."""
     grids = (
@@ -120,7 +133,7 @@ MISTAKES = {
         | study()
         | {
             "studies_mine": study()["studies_mine"]
-            + "\ntables: {t: {kind: grid, caption: c, sweep: tiny-batch-lr, rows: a, columns: b}}"
+            + "\ntables: {t: {kind: grid, caption: c, sweep: tiny-batch-lr, rows: epochs, columns: beta1}}"
         },
         "studies/mine.yaml: tables.t.sweep: 'tiny-lab-stacked' is not run; add 'tiny-batch-lr' to the study's runs",
     ),
@@ -138,7 +151,7 @@ MISTAKES = {
         "studies/mine.yaml: claims.c: no model and data set has both arms; run both on one",
     ),
     "claim with two recipes for one arm": (
-        claiming("first: [tiny-lab-stacked, tiny-lab-cosine], second: tiny-lab-stacked"),
+        claiming("first: [tiny-lab-stacked, tiny-lab-cosine], second: lab-stacked"),
         "studies/mine.yaml: claims.c: 'tiny-lab-stacked' and 'tiny-lab-cosine' are one arm, and both are run on the same",
     ),
     "claim that ranks one recipe": (
@@ -184,7 +197,7 @@ MISTAKES = {
     "selection of a phase before the start": (
         {"recipes": branches(mine="tiny-lab-phased, phase: instruct")[:-2] + ", select: {instruct: {benchmark: tiny-mmlu}}}}"}
         | study(),
-        "recipes.yaml: mine: no phase of data 'tiny' after 'instruct' 'instruct'; known: knowledge, skills",
+        "recipes.yaml: mine: select: no phase of data 'tiny' after 'instruct' 'instruct'; known: knowledge, skills",
     ),
     "source of a key that is not there": (
         {"recipes": f"recipes: {{mine: {{strategy: stacked, training: {LAB}, sources: {{paper: [learning_rte]}}}}}}"},
@@ -200,7 +213,7 @@ MISTAKES = {
         "recipes.yaml: mine: with data 'tiny', stage 01-stacked: save_every 7 is less than a batch of 8; save less often",
     ),
     "pin of a model that has a revision": (
-        {"config": "studies: [tiny]\npins: {x/y: abc}", "models": "mine: {source: hub, id: x/y, revision: def}"},
+        {"config": "studies: [tiny]\npins: {x/y: 0abc123}", "models": "mine: {source: hub, id: x/y, revision: def}"},
         "config.yaml: pins: no model without a revision and with the id 'x/y'; known: ibm-granite/granite-3b-code-base-2k, ",
     ),
     "unknown model instead": (
@@ -257,6 +270,181 @@ MISTAKES = {
 }
 
 
+def arms(labels: str) -> str:
+    return f"{{kind: arms, caption: c, arms: {labels}}}"
+
+
+def grid(rows: str, columns: str) -> str:
+    return f"tables: {{t: {{kind: grid, caption: c, sweep: tiny-batch-lr, rows: {rows}, columns: {columns}}}}}"
+
+
+ARMS = arms("{A: tiny-lab-stacked, B: tiny-lab-cosine}")
+BROKEN = arms('{"A\\nB": tiny-lab-stacked, C: tiny-lab-cosine}')
+DIRECTION = "{kind: direction, statement: s, first: tiny-lab-stacked, second: tiny-lab-cosine, margins: {tiny-mmlu: 0.1}}"
+SCREEN = "screen: {benchmark: tiny-mmlu, rungs: [0.5], rule: %s%s}"
+SWEEP = "sweeps: {s: {base: tiny-lab-stacked, vary: {%s}, name: '{base}-x'}}"
+TRAINING = "recipes.yaml: recipes.mine.training"
+FINITE = "input should be a finite number"
+
+MISTAKES |= {
+    f"training key {keys}": (one_recipe(keys), f"{TRAINING}{message}")
+    for keys, message in {
+        "clip_norm: .inf": ".clip_norm: a number that is greater than 0; for no clipping write 1e9 (got inf)",
+        "clip_norm: 0": ".clip_norm: a number that is greater than 0; for no clipping write 1e9 (got 0)",
+        "clip_norm: false": ".clip_norm: a number that is greater than 0; for no clipping write 1e9 (got False)",
+        "clip_norm: .nan": f".clip_norm: {FINITE} (got nan)",
+        "learning_rate: .inf": f".learning_rate: {FINITE} (got inf)",
+        "epochs: .inf": f".epochs: {FINITE} (got inf)",
+        "weight_decay: .inf": f".weight_decay: {FINITE} (got inf)",
+        "weight_decay: -1": ".weight_decay: input should be greater than or equal to 0 (got -1)",
+        "beta1: .nan": f".beta1: {FINITE} (got nan)",
+        "beta1: 1": ".beta1: input should be less than 1 (got 1)",
+        "beta2: 1.0": ".beta2: input should be less than 1 (got 1.0)",
+        "epsilon: 0": ".epsilon: input should be greater than 0 (got 0)",
+        "lora: {rank: 8, alpha: .inf}": f".lora.alpha: {FINITE} (got inf)",
+        "effective_batch_size: true": ": effective_batch_size: true and false are no numbers; write the number",
+        "learning_rate: true": ": learning_rate: true and false are no numbers; write the number",
+        "lerning_rate: 1": ".lerning_rate: unknown key; did you mean 'learning_rate'?",
+        "study: 1": ".study: unknown key; known: effective_batch_size, learning_rate, ",
+    }.items()
+}
+MISTAKES |= {
+    "weight without end": (
+        {
+            "recipes": one_recipe("")["recipes"].replace(
+                "instruct: {benchmark: tiny-mmlu}", "instruct: {weights: {tiny-mmlu: .inf}}"
+            )
+        },
+        f"recipes.yaml: recipes.mine.select.instruct.weights.tiny-mmlu: {FINITE} (got inf)",
+    ),
+    "race without end": (
+        {"recipes": one_recipe("")["recipes"].replace("instruct: {", "instruct: {race: {growth: .inf}, ")},
+        f"recipes.yaml: recipes.mine.select.instruct.race.growth: {FINITE} (got inf)",
+    ),
+    "architecture without end": (
+        {
+            "models": "mine: {source: scratch, world: tiny, seed: 1, architecture: {rope_theta: .inf}, "
+            "pretraining: [{file: f, num_steps: 1, tokens_per_step: 1, learning_rate: 1}]}"
+        },
+        "models.yaml: mine.architecture.rope_theta: only text, finite numbers, true, false and null may stand here (got inf)",
+    ),
+    "margin of a claim without end": (
+        showing(f"claims: {{c: {DIRECTION.replace('0.1', '.inf')}}}"),
+        f"studies/mine.yaml: claims.c.margins.tiny-mmlu: {FINITE} (got inf)",
+    ),
+    "margin of a screen without end": (
+        showing(SCREEN % ("{kind: margin, signal: loss, margin: .inf}", "")),
+        f"studies/mine.yaml: screen.rule.margin: {FINITE} (got inf)",
+    ),
+    "margin of a screen missing": (
+        showing(SCREEN % ("{kind: margin, signal: loss}", "")),
+        "studies/mine.yaml: screen.rule.margin: missing; add this key",
+    ),
+    "true for a share": (
+        showing(SCREEN % ("{kind: paper}", ", audit: {share: true}")),
+        "studies/mine.yaml: screen.audit: share: true and false are no numbers; write the number",
+    ),
+    "true for a number of draws": (
+        showing("replay: {benchmark: tiny-mmlu, rungs: [0.5], num_draws: true}"),
+        "studies/mine.yaml: replay: num_draws: true and false are no numbers; write the number",
+    ),
+    "true for a seed": (
+        {"studies_mine": study()["studies_mine"].replace("seed: [1]", "seed: [true]")},
+        "studies/mine.yaml: runs.0: seed: true and false are no numbers; write the number",
+    ),
+    "true for a margin": (
+        showing(f"claims: {{c: {DIRECTION.replace('0.1', 'true')}}}"),
+        "studies/mine.yaml: claims.c: margins: true and false are no numbers; write the number",
+    ),
+    "seed of many digits": (
+        {"studies_mine": study()["studies_mine"].replace("seed: [1]", f"seed: [1{'0' * 20}]")},
+        "studies/mine.yaml: runs.0.seed.0: input should be less than 4294967296 (got 1",
+    ),
+    "name of many letters": (
+        {"models": f"{'x' * 101}: {{source: folder, path: x}}"},
+        "x: not a usable name; use at most 100 small letters, digits, dots and dashes, and not 'none'",
+    ),
+    "arms in a list": (
+        showing(f"tables: {{t: {arms('[tiny-lab-stacked, tiny-lab-cosine]')}}}"),
+        "studies/mine.yaml: tables.t.arms: input should be a valid dictionary (got ['tiny-lab-stacked', ",
+    ),
+    "one arm": (
+        showing(f"tables: {{t: {arms('{A: tiny-lab-stacked}')}}}"),
+        "studies/mine.yaml: tables.t.arms: dictionary should have at least 2 items",
+    ),
+    "wrong show": (
+        showing(f"tables: {{t: {ARMS[:-1]}, show: [foo]}}}}"),
+        "studies/mine.yaml: tables.t.show.0: input should be 'samples-interval' or 'optimism' (got 'foo')",
+    ),
+    "one recipe in two columns": (
+        showing(f"tables: {{t: {arms('{A: tiny-lab-stacked, B: tiny-lab-stacked}')}}}"),
+        "studies/mine.yaml: tables.t: arms: 'tiny-lab-stacked' stands there twice; remove one, or name another recipe",
+    ),
+    "line break in a label": (
+        showing(f"tables: {{t: {BROKEN}}}"),
+        "studies/mine.yaml: tables.t.arms.A B: a label stands on one line; take out the line break",
+    ),
+    "claim of an arm against itself": (
+        showing(f"claims: {{c: {DIRECTION.replace('cosine', 'stacked')}}}"),
+        "studies/mine.yaml: claims.c: 'tiny-lab-stacked' is both arms; name another recipe for one of them",
+    ),
+    "claim that is pooled twice": (
+        showing(f"claims: {{c: {DIRECTION}, r: {{kind: robustness, statement: s, claims: [c, c]}}}}"),
+        "studies/mine.yaml: claims.r: claims: 'c' stands there twice; a claim is pooled once",
+    ),
+    "wrong place of a claim": (
+        showing(f"claims: {{c: {DIRECTION[:-1]}, at: end}}}}"),
+        "studies/mine.yaml: claims.c.at: input should be 'last', 'peak', 'held-out-peak', 'samples_seen', 'samples_spent', ",
+    ),
+    "grid of no training key": (
+        showing(grid("lr", "learning_rate")),
+        "studies/mine.yaml: tables.t.rows: no training key 'lr'; did you mean 'lora'?",
+    ),
+    "grid of one key": (
+        showing(grid("learning_rate", "learning_rate")),
+        "studies/mine.yaml: tables.t.columns: learning_rate is in the rows; name another key that the sweep varies",
+    ),
+    "grid of a key that is not varied": (
+        showing(grid("epochs", "learning_rate")),
+        "studies/mine.yaml: tables.t: 'tiny-lab-stacked-bs16-lr0.0007' and 'tiny-lab-stacked-bs64-lr0.0007' share epochs and",
+    ),
+    "table with a blank in its name": (showing(f"tables: {{my table: {ARMS}}}"), "mine.yaml: tables.my table: not a usable name"),
+    "table outside its folder": (showing(f"tables: {{../x: {ARMS}}}"), "mine.yaml: tables.../x: not a usable name"),
+    "figure in a folder": (
+        showing("figures: {a/b: {kind: scores, caption: c, arms: {A: tiny-lab-stacked}}}"),
+        "studies/mine.yaml: figures.a/b: not a usable name",
+    ),
+    "claim with a capital": (showing(f"claims: {{C: {DIRECTION}}}"), "studies/mine.yaml: claims.C: not a usable name"),
+    "study with a blank in its name": ({"studies_my study": study()["studies_mine"]}, "my study.yaml: my study: not a usable name"),
+    "sweep over nothing": (
+        {"recipes": SWEEP % "learning_rate: []"},
+        "recipes.yaml: sweeps.s.vary.learning_rate: list should have at least 1 item",
+    ),
+    "selection after the last phase": (
+        {"recipes": one_recipe("")["recipes"].replace("select: {", "select: {skills: {benchmark: tiny-mmlu}, ")} | study(),
+        "recipes.yaml: mine: select: 'skills' is the last phase of data 'tiny'; nothing follows it, remove it",
+    ),
+    "override of a phase that is not there": (
+        one_recipe("", ", stages: {foo: {learning_rate: 1}}"),
+        "recipes.yaml: mine: stages: no phase of data 'tiny' 'foo'; known: instruct, knowledge, skills",
+    ),
+    "key that another file has": ({"config": "study: [tiny]"}, "config.yaml: study: unknown key; did you mean 'studies'?"),
+    "key that another rule has": (
+        showing(SCREEN % ("{kind: paper, signal: loss}", "")),
+        "studies/mine.yaml: screen.rule.signal: unknown key; known: kind, keep",
+    ),
+    "source of a study's key that is not there": (
+        showing("sources: {paper: [zz]}"),
+        "studies/mine.yaml: sources: zz is no key of this definition",
+    ),
+    "pin that is no commit": (
+        {"config": "studies: [tiny]\npins: {ibm-granite/granite-7b-base: main}"},
+        "config.yaml: pins.ibm-granite/granite-7b-base: no commit; name one by 7 to 40 of its hexadecimal digits (got 'main')",
+    ),
+    "brackets without end": ({"models": "[" * 5000}, "models.yaml: nested too deeply; use fewer brackets"),
+}
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistake_ends_in_one_line(mistake: str, tmp_path: Path) -> None:
     files, message = MISTAKES[mistake]
@@ -264,6 +452,30 @@ def test_mistake_ends_in_one_line(mistake: str, tmp_path: Path) -> None:
         Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_file_in_another_encoding_ends_in_one_line(encoding: str, tmp_path: Path) -> None:
+    overlay(tmp_path, **study())
+    (tmp_path / "studies/mine.yaml").write_bytes("question: café".encode(encoding))
+    with pytest.raises(StudyError, match=f"^{tmp_path}/studies/mine.yaml: not in UTF-8; save it as UTF-8$"):
+        load(CONFIG, overlay=tmp_path)
+
+
+@pytest.mark.parametrize("mistake", ["misspelt model", "batch exceeds the data", "claim of an arm against itself"])
+def test_what_does_not_go_together_names_the_file_that_the_user_has(mistake: str, tmp_path: Path) -> None:
+    files, message = MISTAKES[mistake]
+    with pytest.raises(StudyError) as caught:
+        Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
+    assert str(caught.value).startswith(f"{tmp_path}/{message}")
+
+
+def test_numbers_may_be_written_in_any_way(tmp_path: Path) -> None:
+    """A whole number for any, a power of ten for a whole one, a bound that is allowed."""
+    written = one_recipe("learning_rate: 1, effective_batch_size: 1e1, beta1: 0, weight_decay: 0, clip_norm: 1e9, compile: true")
+    training = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **written)).registry.recipes["mine"].training
+    found = (training.learning_rate, training.effective_batch_size, training.beta1, training.clip_norm, training.compile)
+    assert found == (1.0, 10, 0.0, 1e9, True)
 
 
 def test_missing_overlay_and_missing_settings(tmp_path: Path) -> None:
@@ -302,8 +514,8 @@ def test_a_registry_may_be_spread_over_files_and_a_message_names_the_right_one(t
     plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
     assert {"mine", "yours", "tiny-llama"} <= plan.registry.models.keys()
     assert plan.missing_inputs == [
-        "models/hub.yaml: mine.revision: not stated; choose a commit on the hub, and put `pins: {x/y: COMMIT}` into config.yaml of "
-        "your overlay"
+        f"{tmp_path}/models/hub.yaml: mine.revision: not stated; choose a commit on the hub, and put `pins: {{x/y: COMMIT}}` into "
+        "config.yaml of your overlay"
     ]
     with pytest.raises(StudyError, match=r"models/hub.yaml: yours: defined before"):
         load(CONFIG, overlay=overlay(tmp_path, **{"models/hub": "yours: {source: folder, path: w}"}))
@@ -311,11 +523,11 @@ def test_a_registry_may_be_spread_over_files_and_a_message_names_the_right_one(t
 
 def test_a_pin_is_the_revision(tmp_path: Path) -> None:
     files = {"models": "mine: {source: hub, id: x/y}"} | study(model="mine", recipe="tiny-lab-stacked")
-    pinned = files | {"config": "studies: [mine]\npins: {x/y: abc}"}
+    pinned = files | {"config": "studies: [mine]\npins: {x/y: 0abc123}"}
     plan = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **pinned))
     model = plan.registry.models["mine"]
     assert isinstance(model, HubModel)
-    assert model.revision == "abc"
+    assert model.revision == "0abc123"
     assert plan.missing_inputs == []
     unpinned = Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files))
     assert spec_hash(plan.model_spec("mine")) != spec_hash(unpinned.model_spec("mine"))

@@ -69,7 +69,8 @@ def test_every_shipped_study_plans_as_before(checkout: Path, pytestconfig: pytes
 def test_an_unpinned_model_plans_and_does_not_run(checkout: Path) -> None:
     study = ("--config", "studies=paper-e17-llama-recipe")
     wanted = (
-        "models/paper.yaml: llama-3b.revision: not stated; choose a commit on the hub, and put `pins: {meta-llama/Llama-3.2-3B: "
+        "config/models/paper.yaml: llama-3b.revision: not stated; choose a commit on the hub, and put "
+        "`pins: {meta-llama/Llama-3.2-3B: "
     )
     planned = snakemake(checkout, "-n", *study)
     assert planned.returncode == 0

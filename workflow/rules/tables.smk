@@ -46,7 +46,7 @@ rule render_table:
         script=SCRIPTS / "render_table.py",
         semantics=semantics("render_table"),
     shell:
-        "python {params.script:q} {input.study:q} {wildcards.table} 2> {log:q}"
+        "python {params.script:q} {input.study:q} {wildcards.table:q} 2> {log:q}"
 
 
 rule write_numbers:
@@ -80,7 +80,7 @@ rule render_figure:
         script=SCRIPTS / "render_figure.py",
         semantics=semantics("render_figure"),
     shell:
-        "python {params.script:q} {input.study:q} {wildcards.figure} 2> {log:q}"
+        "python {params.script:q} {input.study:q} {wildcards.figure:q} 2> {log:q}"
 
 
 rule check_claims:
