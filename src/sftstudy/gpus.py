@@ -37,5 +37,6 @@ GPUS = {
 
 def gpu_named(name: str) -> Gpu | None:
     """The GPU that a device's name, such as `NVIDIA H100 80GB HBM3` or `h100`, stands for; None if it is not known."""
-    found = [key for key in GPUS if key.upper() in name.upper().replace("-", " ")]
+    words = f" {name.upper().replace('-', ' ')} "
+    found = [key for key in GPUS if f" {key.upper()} " in words]
     return GPUS[max(found, key=len)] if found else None

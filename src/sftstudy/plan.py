@@ -145,8 +145,10 @@ class Plan:
         scope = f"phase of data {run.data!r}" + (f" after {phases[first - 1]!r}" if first else "")
         for phase in recipe.stages:
             known(phase, phases[first:], what=scope, where=f"{where}: stages")
+        others = {one.data for runs in self.runs.values() for one in runs if one.recipe == run.recipe}
+        ends = {list(self.registry.data[data].phases)[-1] for data in others}
         for phase in recipe.select:
-            if known(phase, phases[first:], what=scope, where=f"{where}: select") == phases[-1]:
+            if known(phase, phases[first:], what=scope, where=f"{where}: select") == phases[-1] and ends <= {phase}:
                 raise StudyError(
                     f"{where}: select: {phase!r} is the last phase of data {run.data!r}; nothing follows it, remove it"
                 )

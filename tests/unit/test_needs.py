@@ -186,4 +186,5 @@ def test_a_device_is_known_by_the_longest_name() -> None:
     assert gpu_named("NVIDIA H100 80GB HBM3") is GPUS["H100"]
     assert gpu_named("NVIDIA H100 PCIe") is GPUS["H100 PCIe"]
     assert gpu_named("rtx 4090") is GPUS["RTX 4090"]
-    assert gpu_named("cpu") is None
+    assert gpu_named("NVIDIA A100-SXM4-80GB") is GPUS["A100"]
+    assert [gpu_named(name) for name in ("cpu", "NVIDIA L40", "NVIDIA RTX A1000")] == [None] * 3
