@@ -78,7 +78,7 @@ def from_json(kind: type[S]) -> Callable[[str], S]:
         try:
             return kind.model_validate_json(text)
         except ValidationError as error:
-            raise argparse.ArgumentTypeError(f"{problem(error)}; give JSON with {', '.join(kind.model_fields)}") from None
+            raise argparse.ArgumentTypeError(f"give JSON with {', '.join(kind.model_fields)}: {problem(error)}") from None
 
     return read
 
@@ -86,7 +86,8 @@ def from_json(kind: type[S]) -> Callable[[str], S]:
 def problem(error: ValidationError) -> str:
     """The first problem of a validation, as `key: what is wrong`."""
     first = error.errors()[0]
-    return "".join(f"{part}: " for part in first["loc"]) + first["msg"].removeprefix("Value error, ")
+    keys = [*first["loc"], *([first["ctx"]["key"]] if first["type"] == "unknown_key" else [])]
+    return "".join(f"{key}: " for key in keys) + first["msg"].removeprefix("Value error, ")
 
 
 def refuse_overwriting(output: Path, *inputs: Path | None) -> None:
