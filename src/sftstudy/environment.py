@@ -32,15 +32,16 @@ def share_with_jobs(config: Mapping[str, Any]) -> None:
     os.environ[CONFIG_VARIABLE] = shlex.join(f"{key}={value}" for key, value in config.items())
 
 
-def hub_is_off() -> bool:
-    """Whether jobs on compute nodes ask the hub for nothing (STUDY_OFFLINE=1): `snakemake fetch` has brought it.
+def switch_hub_off(*, in_job: bool) -> None:
+    """In a job on a compute node, if the site says STUDY_OFFLINE=1: ask the hub for nothing, `snakemake fetch` has brought it.
 
-    Raises StudyError for a word that is neither yes nor no.
+    Raises StudyError anywhere for a word that is neither yes nor no.
     """
     text = os.environ.get("STUDY_OFFLINE", "")
     if text.lower() not in YES | NO:
         raise StudyError(f"STUDY_OFFLINE: {text!r} is neither 1 nor 0; correct it in site.env")
-    return text.lower() in YES
+    if in_job and text.lower() in YES:
+        os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def hub_remedy() -> str:

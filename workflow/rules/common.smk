@@ -5,7 +5,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-from sftstudy.environment import Site, config_flags, hub_is_off, require_site_facts, share_with_jobs
+from sftstudy.environment import Site, config_flags, require_site_facts, share_with_jobs, switch_hub_off
 from sftstudy.errors import StudyError
 from sftstudy.paths import BASE_STAGE
 from sftstudy.plan import Plan
@@ -20,8 +20,7 @@ CHECKOUT = Path(workflow.current_basedir).parent.parent
 SCRIPTS = CHECKOUT / "workflow" / "scripts"
 try:
     require_site_facts(workflow.resource_settings.default_resources, num_gpus=workflow.global_resources.get("gpu").value)
-    if hub_is_off() and workflow.remote_exec:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+    switch_hub_off(in_job=workflow.remote_exec)
     PLAN = Plan.from_settings(config, folder=Path(os.path.relpath(CHECKOUT / "config")))
     NEEDS = JobResources(PLAN, Site.from_environment(), overrides=workflow.resource_settings.overwrite_resources)
 except StudyError as error:
