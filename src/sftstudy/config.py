@@ -860,12 +860,6 @@ class ArmsTable(Strict):
         description="what to print besides; CSV and pedigree have both",
     )
 
-    @model_validator(mode="after")
-    def _each_recipe_once(self) -> ArmsTable:
-        if twice := _repeated(self.arms.values()):
-            raise ValueError(f"arms: {twice!r} stands there twice; remove one, or name another recipe")
-        return self
-
 
 class GridTable(Strict):
     """One block per benchmark: scores of a sweep by two of its factors."""

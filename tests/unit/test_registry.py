@@ -376,10 +376,6 @@ MISTAKES |= {
         showing(f"tables: {{t: {ARMS[:-1]}, show: [foo]}}}}"),
         "studies/mine.yaml: tables.t.show.0: input should be 'samples-interval' or 'optimism' (got 'foo')",
     ),
-    "one recipe in two columns": (
-        showing(f"tables: {{t: {arms('{A: tiny-lab-stacked, B: tiny-lab-stacked}')}}}"),
-        "studies/mine.yaml: tables.t: arms: 'tiny-lab-stacked' stands there twice; remove one, or name another recipe",
-    ),
     "line break in a label": (
         showing(f"tables: {{t: {BROKEN}}}"),
         "studies/mine.yaml: tables.t.arms.A B: a label stands on one line; take out the line break",
