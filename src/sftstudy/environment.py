@@ -156,11 +156,6 @@ def _count(variable: str, default: int) -> int:
     text = os.environ.get(variable) or ""
     if not text:
         return default
-    return whole_number(text, where=variable)
-
-
-def whole_number(text: str, *, where: str) -> int:
-    """A number of GPUs, minutes and the like. Raises StudyError if it is none above 0."""
     if not text.isdecimal() or int(text) == 0:
-        raise StudyError(f"{where}: {text!r} is not a whole number above 0; correct it")
+        raise StudyError(f"{variable}: {text!r} is not a whole number above 0; correct it in site.env")
     return int(text)

@@ -43,11 +43,11 @@ UNSEEN_S = 4 * SEEN_AT_MOST_S
 CLOCKS_DIFFER_S = 10.0
 """By how much a node's clock may lag behind the accounting's."""
 
-RULES = ("pretrain_model", "train_rung", "train_stage", "race_checkpoints", "score_harness", "answer_mt_bench", "judge_mt_bench")
-"""Rules that may hold GPUs, in the order of the data flow. All others run on CPUs in seconds or minutes and leave no attempts."""
-
-TRAINING_RULES = RULES[:3]
+TRAINING_RULES = ("pretrain_model", "train_rung", "train_stage")
 """Those that go on from a state, which belongs to one spec."""
+
+RULES = (*TRAINING_RULES, "race_checkpoints", "score_harness", "answer_mt_bench", "judge_mt_bench")
+"""Rules that may hold GPUs, in the order of the data flow. All others run on CPUs in seconds or minutes and leave no attempts."""
 
 UNKNOWN = "unknown"
 """Rule of an allocation in which nothing of ours began, where the accounting keeps no comments."""

@@ -136,6 +136,11 @@ class Plan:
             checkpoints=[spec.Place(ckpt=BASE_CKPT, step=0, num_samples=0)],
         )
 
+    def _last_phases(self, recipe: str) -> set[str]:
+        """The phases with which the data sets end on which a recipe is run."""
+        data = {run.data for runs in self.runs.values() for run in runs if run.recipe == recipe}
+        return {list(self.registry.data[name].phases)[-1] for name in data}
+
     @cache
     def _stages(self, run: Run, until: str | None = None) -> list[spec.StageSpec]:
         """A run's stages in order, after those of other recipes that it starts from; of a phased run perhaps only up to a phase."""
@@ -145,10 +150,9 @@ class Plan:
         scope = f"phase of data {run.data!r}" + (f" after {phases[first - 1]!r}" if first else "")
         for phase in recipe.stages:
             known(phase, phases[first:], what=scope, where=f"{where}: stages")
-        others = {one.data for runs in self.runs.values() for one in runs if one.recipe == run.recipe}
-        ends = {list(self.registry.data[data].phases)[-1] for data in others}
         for phase in recipe.select:
-            if known(phase, phases[first:], what=scope, where=f"{where}: select") == phases[-1] and ends <= {phase}:
+            is_last = known(phase, phases[first:], what=scope, where=f"{where}: select") == phases[-1]
+            if is_last and self._last_phases(run.recipe) <= {phase}:
                 raise StudyError(
                     f"{where}: select: {phase!r} is the last phase of data {run.data!r}; nothing follows it, remove it"
                 )

@@ -29,7 +29,7 @@ SEMANTICS: dict[str, int] = {
     "render_table": 6,
     "write_numbers": 2,
     "render_figure": 4,
-    "summarize_study": 3,
+    "summarize_study": 4,
     "check_claims": 3,
     "write_guide": 2,
     "write_report": 1,

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from checkouts import copy_checkout, snakemake, variables
-from daemons import run
+from daemons import run, wait_for
 from queue_runs import OVERLAY, PHASED, STAGES
 from sftstudy.records import TrainingRecord, read_metrics, read_record
 
@@ -44,12 +44,10 @@ def test_the_hours_are_those_that_slurm_accounts_for(undisturbed: Path, tmp_path
         "sbatch", "--parsable", "--job-name=sftstudy_1", f"--comment={comment}", f"--chdir={undisturbed}", "--partition=gpu",
         "--gres=gpu:2", "--output=/dev/null", "--wrap=sleep 60",
     ).strip()  # fmt: skip
-    while run("squeue", "--noheader", "--jobs", job, "--format=%T") != "RUNNING\n":
-        time.sleep(0.2)
+    wait_for(lambda: run("squeue", "--noheader", "--jobs", job, "--format=%T") == "RUNNING\n", "the job does not begin")
     time.sleep(2)
     run("scancel", job)
-    while not gpu_seconds(undisturbed).get(job, (False, 0))[0]:  # accounting hears of it a little later
-        time.sleep(0.5)
+    wait_for(lambda: gpu_seconds(undisturbed).get(job, (False, 0))[0], "accounting does not hear of the job's end")
 
     count = [sys.executable, "workflow/scripts/count_hours.py", "--config", f"overlay={OVERLAY}", "--csv", tmp_path / "hours.csv"]
     subprocess.run([*count, "--html", tmp_path / "hours.html"], cwd=undisturbed, env=variables(undisturbed), check=True)

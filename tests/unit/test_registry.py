@@ -474,6 +474,16 @@ def test_numbers_may_be_written_in_any_way(tmp_path: Path) -> None:
     assert found == (1.0, 10, 0.0, 1e9, True)
 
 
+def test_a_selection_may_end_one_of_several_data_sets(tmp_path: Path) -> None:
+    phase = "{sources: [{from: {path: chats.jsonl}, format: prompt-response}], num_samples: 32}"
+    files = one_recipe("") | {"data": f"short: {{phases: {{instruct: {phase}, knowledge: {phase}}}}}"}
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "response": "b"}\n' * 32)
+    both = overlay(tmp_path, **files | study(data="tiny, short"))
+    assert {run.data for run in Plan.from_config(CONFIG, overlay=both).runs["mine"]} == {"tiny", "short"}
+    with pytest.raises(StudyError, match="select: 'knowledge' is the last phase of data 'short'; nothing follows it"):
+        Plan.from_config(CONFIG, overlay=overlay(tmp_path, **files | study(data="short")))
+
+
 def test_missing_overlay_and_missing_settings(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="no such folder"):
         load(CONFIG, overlay=tmp_path / "nowhere")
